@@ -1,0 +1,1 @@
+//! Floor 3: QUIC with mutual TLS by raw public keys.
