@@ -1,5 +1,6 @@
 //! What a client keeps durably, as values: the writes that the replica asks for and the state they add up to.
 
+use crate::model::Change;
 use crate::model::Content;
 use crate::model::DeviceNo;
 use crate::model::Epoch;
@@ -49,6 +50,7 @@ pub struct Base {
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Proposed {
     pub node: NodeId,
+    pub change: Change,
 }
 
 /// A merged content on its way into the file.

@@ -1,0 +1,265 @@
+//! From what the hands saw to which node it is: *the same path with new bytes is the same node; only a node whose path vanished and
+//! whose inode turned up elsewhere has moved* (DESIGN section 2).
+
+use super::trees::HeadTree;
+use super::trees::LocalNode;
+use super::trees::LocalTree;
+use crate::model::Attrs;
+use crate::model::Content;
+use crate::model::Fingerprint;
+use crate::model::Kind;
+use crate::model::Name;
+use crate::model::NodeId;
+use crate::model::Place;
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::collections::VecDeque;
+
+/// One name in a directory, as the hands saw it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sighting {
+    pub dir: SeenIn,
+    pub name: Name,
+    /// `None`: there is nothing of that name.
+    pub look: Option<Look>,
+}
+
+/// The directory of a [`Sighting`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SeenIn {
+    /// A directory that the replica knows here, the root, or [`NodeId::LIMBO`].
+    Node(NodeId),
+    /// The directory of an earlier sighting in the same list, by its index.
+    Sighting(usize),
+}
+
+/// What was at a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Look {
+    pub kind: Kind,
+    /// `None`: a file that somebody is writing.
+    pub content: Option<Content>,
+    pub attrs: Attrs,
+    pub fingerprint: Fingerprint,
+}
+
+/// What a list of sightings means.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Integrated {
+    pub set: Vec<(NodeId, LocalNode)>,
+    pub removed: Vec<NodeId>,
+}
+
+struct Work<'a> {
+    local: &'a LocalTree,
+    head: &'a HeadTree,
+    sightings: &'a [Sighting],
+    lists: BTreeMap<SeenIn, Vec<usize>>,
+    complete: BTreeSet<SeenIn>,
+    /// Directories whose names are known, as nodes.
+    complete_nodes: BTreeSet<NodeId>,
+    gone: BTreeSet<(NodeId, Name)>,
+    claimed: BTreeSet<NodeId>,
+    ids: Vec<Option<(NodeId, NodeId)>>,
+    pending: VecDeque<(usize, NodeId)>,
+}
+
+impl Work<'_> {
+    fn look(&self, at: usize) -> Option<&Look> {
+        self.sightings.get(at)?.look.as_ref()
+    }
+
+    fn claim(&mut self, at: usize, parent: NodeId, id: NodeId, queue: &mut VecDeque<(NodeId, SeenIn)>) {
+        self.claimed.insert(id);
+        self.ids[at] = Some((id, parent));
+        if self.look(at).is_some_and(|look| look.kind == Kind::Dir) {
+            queue.push_back((id, SeenIn::Sighting(at)));
+        }
+    }
+
+    /// Identity by path, downwards from every directory in the queue; what has no such identity is left pending.
+    fn by_path(&mut self, queue: &mut VecDeque<(NodeId, SeenIn)>) {
+        while let Some((parent, seen)) = queue.pop_front() {
+            if self.complete.contains(&seen) {
+                self.complete_nodes.insert(parent);
+            }
+            for at in self.lists.get(&seen).cloned().unwrap_or_default() {
+                let place = Place { parent, name: self.sightings[at].name.clone() };
+                let known = self.local.names().get(&place);
+                match self.look(at) {
+                    None => {
+                        self.gone.insert((parent, place.name));
+                    }
+                    Some(look) => {
+                        let kind = look.kind;
+                        let same = known
+                            .filter(|id| !self.claimed.contains(id) && self.local.get(*id).is_some_and(|node| node.kind == kind));
+                        match same {
+                            Some(id) => self.claim(at, parent, id, queue),
+                            None => {
+                                if known.is_some() {
+                                    self.gone.insert((parent, place.name));
+                                }
+                                self.pending.push_back((at, parent));
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether a node that was here is known to be gone from its place.
+    fn is_absent(&self, id: NodeId) -> bool {
+        let mut at = id;
+        for _ in 0..=self.local.len() {
+            let Some(node) = self.local.get(at) else { return false };
+            if self.claimed.contains(&at) {
+                return false;
+            }
+            let parent = node.place.parent;
+            if self.gone.contains(&(parent, node.place.name.clone())) || self.complete_nodes.contains(&parent) {
+                return true;
+            }
+            at = parent;
+        }
+        false
+    }
+
+    fn moved_here(&self, at: usize) -> Option<NodeId> {
+        let look = self.look(at)?;
+        self.local.by_inode(look.fingerprint.dev, look.fingerprint.ino).find(|id| {
+            self.local.get(*id).is_some_and(|node| {
+                // Inode numbers are used again soon after a removal: a file that shares nothing else is another file.
+                let alike = node.kind == Kind::Dir
+                    || node.content == look.content
+                    || (node.attrs.mtime == look.attrs.mtime && node.fingerprint.size == look.fingerprint.size);
+                node.kind == look.kind && alike && self.is_absent(*id)
+            })
+        })
+    }
+
+    fn fresh(&self, at: usize, parent: NodeId, mint: &mut dyn FnMut() -> NodeId) -> NodeId {
+        let sighting = &self.sightings[at];
+        if parent == NodeId::LIMBO
+            && let Some(id) = limbo_id(&sighting.name)
+        {
+            return id;
+        }
+        let place = Place { parent, name: sighting.name.clone() };
+        let kind = self.look(at).map(|look| look.kind);
+        let known = self.head.names().get(&place).filter(|id| {
+            let free = match self.local.get(*id) {
+                None => true,
+                Some(_) => self.is_absent(*id),
+            };
+            free && !self.claimed.contains(id) && self.head.get(*id).map(|node| node.kind()) == kind
+        });
+        known.unwrap_or_else(mint)
+    }
+}
+
+/// The name of a node in the staging directory while it is between two places.
+pub fn limbo_name(id: NodeId) -> Name {
+    Name::new(id.to_string().as_bytes()).expect("hexadecimal digits are a name")
+}
+
+fn limbo_id(name: &Name) -> Option<NodeId> {
+    let text = std::str::from_utf8(name.as_bytes()).ok().filter(|text| text.len() == 32 && text.is_ascii())?;
+    let mut id = [0; 16];
+    for (i, byte) in id.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[2 * i..2 * i + 2], 16).ok()?;
+    }
+    Some(NodeId(id))
+}
+
+/// Reads `sightings` against what is known. In the directories of `complete` every name was seen: others are gone. Directories
+/// come before what is seen in them.
+pub(super) fn integrate(
+    local: &LocalTree,
+    head: &HeadTree,
+    sightings: &[Sighting],
+    complete: &[SeenIn],
+    mint: &mut dyn FnMut() -> NodeId,
+) -> Integrated {
+    let mut work = Work {
+        local,
+        head,
+        sightings,
+        lists: BTreeMap::new(),
+        complete: complete.iter().copied().collect(),
+        complete_nodes: BTreeSet::new(),
+        gone: BTreeSet::new(),
+        claimed: BTreeSet::new(),
+        ids: vec![None; sightings.len()],
+        pending: VecDeque::new(),
+    };
+    let mut roots: BTreeSet<SeenIn> = complete.iter().copied().collect();
+    for (at, sighting) in sightings.iter().enumerate() {
+        work.lists.entry(sighting.dir).or_default().push(at);
+        roots.insert(sighting.dir);
+    }
+    let known_dir =
+        |id: NodeId| id == NodeId::ROOT || id == NodeId::LIMBO || local.get(id).is_some_and(|node| node.kind == Kind::Dir);
+    let mut queue: VecDeque<(NodeId, SeenIn)> = roots
+        .iter()
+        .filter_map(|seen| match seen {
+            SeenIn::Node(id) if known_dir(*id) => Some((*id, *seen)),
+            _ => None,
+        })
+        .collect();
+    work.by_path(&mut queue);
+    // Directories first, the shallow ones before the deep: what is inside a moved directory keeps its identity by path.
+    loop {
+        let next = work.pending.iter().position(|(at, _)| work.look(*at).is_some_and(|look| look.kind == Kind::Dir));
+        let Some((at, parent)) = next.and_then(|i| work.pending.remove(i)) else { break };
+        let id = match work.moved_here(at) {
+            Some(id) => id,
+            None => work.fresh(at, parent, mint),
+        };
+        work.claim(at, parent, id, &mut queue);
+        work.by_path(&mut queue);
+    }
+    let mut new = Vec::new();
+    for (at, parent) in std::mem::take(&mut work.pending) {
+        match work.moved_here(at) {
+            Some(id) => work.claim(at, parent, id, &mut queue),
+            None => new.push((at, parent)),
+        }
+    }
+    for (at, parent) in new {
+        let id = work.fresh(at, parent, mint);
+        work.claim(at, parent, id, &mut queue);
+    }
+
+    let mut out = Integrated::default();
+    for (at, sighting) in sightings.iter().enumerate() {
+        if let (Some((id, parent)), Some(look)) = (work.ids[at], &sighting.look) {
+            out.set.push((
+                id,
+                LocalNode {
+                    place: Place { parent, name: sighting.name.clone() },
+                    kind: look.kind,
+                    content: look.content.clone(),
+                    attrs: look.attrs,
+                    fingerprint: look.fingerprint,
+                },
+            ));
+        }
+    }
+    let mut doubtful: Vec<NodeId> = Vec::new();
+    for (parent, name) in &work.gone {
+        doubtful.extend(local.names().get(&Place { parent: *parent, name: name.clone() }));
+    }
+    for parent in &work.complete_nodes {
+        doubtful.extend(local.names().below(*parent).map(|(_, id)| id));
+    }
+    let mut removed = BTreeSet::new();
+    while let Some(id) = doubtful.pop() {
+        if !work.claimed.contains(&id) && removed.insert(id) {
+            doubtful.extend(local.names().below(id).map(|(_, child)| child));
+        }
+    }
+    out.removed = removed.into_iter().collect();
+    out
+}
