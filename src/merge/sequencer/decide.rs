@@ -131,7 +131,8 @@ impl Sequencer {
             Event::Ack { session, cursor, held } => self.ack(session, cursor, held, now, &mut outcome),
             Event::Devices { active } => self.registered(&active, now, &mut outcome),
             Event::Persisted { ticket } => {
-                while let Some(waiting) = self.waiting.pop_front_if(|waiting| waiting.ticket <= ticket) {
+                while self.waiting.front().is_some_and(|waiting| waiting.ticket <= ticket) {
+                    let Some(waiting) = self.waiting.pop_front() else { break };
                     self.durable = waiting.seq;
                     self.release(waiting.then, &mut outcome.now);
                 }

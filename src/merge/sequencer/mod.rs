@@ -5,6 +5,8 @@ mod decide;
 mod session;
 mod state;
 mod status;
+#[cfg(test)]
+mod tests;
 mod tree;
 
 pub use decide::SWEEP_SLICE;
