@@ -2,6 +2,7 @@
 
 mod change;
 pub mod codec;
+mod key;
 mod name;
 mod node;
 mod tree_hash;
@@ -13,6 +14,10 @@ pub use change::OpId;
 pub use change::Record;
 pub use change::Refusal;
 pub use change::Verdict;
+pub use key::BadKey;
+pub use key::KEY_PREFIX;
+pub use key::PublicKey;
+pub use key::SPKI_LEN;
 pub use name::BadName;
 pub use name::NAME_MAX;
 pub use name::Name;

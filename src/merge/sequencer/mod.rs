@@ -1,12 +1,23 @@
 //! Floor 2: the hub's decisions.
 
+mod catch_up;
+mod decide;
+mod session;
 mod state;
+mod status;
+#[cfg(test)]
+mod tests;
+mod tree;
 
+pub use decide::SWEEP_SLICE;
+pub use decide::Sequencer;
+pub use decide::chain_after;
 pub use state::Acked;
 pub use state::Counters;
 pub use state::HubState;
 pub use state::HubWrite;
 pub use state::Logged;
+pub use status::DeviceStatus;
 
 use crate::model::DeviceNo;
 use crate::model::Hash;
