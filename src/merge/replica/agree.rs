@@ -172,7 +172,7 @@ impl Replica {
         }
         self.push_ready.remove(&id);
         self.pull_ready.remove(&id);
-        if self.failures.get(&id).is_some_and(|failure| failure.retry_at > self.now) {
+        if self.has_to_wait(id) {
             return;
         }
         if let Some(other) = self.same_as(id) {
@@ -183,16 +183,17 @@ impl Replica {
         if self.agree(id) {
             self.open.remove(&id);
             self.failures.remove(&id);
+            self.places.remove(&id);
             self.clear_conflict(id);
-            if self.intents.contains_key(&id) {
-                self.clear_intent(id);
-            }
-            let waiters = self.waiting.remove(&id).unwrap_or_default();
-            self.touched.extend(waiters);
+            self.clear_intent(id);
+            self.wake_waiters(id);
             return;
         }
         self.open.insert(id);
         let Some(target) = self.target(id) else { return };
+        if self.places.insert(id, target.place.clone()).as_ref() != Some(&target.place) {
+            self.wake_waiters(id);
+        }
         if let Goal::Both(base, ours, theirs) = &target.content {
             if !self.decide_content(id, base.clone(), ours.clone(), theirs.clone()) {
                 return;
@@ -319,8 +320,8 @@ impl Replica {
         self.kept.remove(&id);
         self.open.insert(other);
         self.touch_around(other);
-        let waiters = self.waiting.remove(&id).unwrap_or_default();
-        self.touched.extend(waiters);
+        self.places.remove(&id);
+        self.wake_waiters(id);
         for child in children {
             self.open.insert(child);
             self.touch(child);

@@ -143,6 +143,8 @@ pub struct Replica {
     touched: BTreeSet<NodeId>,
     waiting: BTreeMap<NodeId, BTreeSet<NodeId>>,
     kept: BTreeSet<NodeId>,
+    /// Where each unsettled node was last seen to belong; who waits for it is woken when that changes.
+    places: BTreeMap<NodeId, Option<Place>>,
     push_ready: BTreeSet<NodeId>,
     pull_ready: BTreeSet<NodeId>,
     held_removals: BTreeSet<NodeId>,
@@ -196,6 +198,7 @@ impl Replica {
             touched: BTreeSet::new(),
             waiting: BTreeMap::new(),
             kept: BTreeSet::new(),
+            places: BTreeMap::new(),
             push_ready: BTreeSet::new(),
             pull_ready: BTreeSet::new(),
             held_removals: BTreeSet::new(),
@@ -340,8 +343,7 @@ impl Replica {
     /// Looks again at a node whose state changed and at all that may depend on it.
     fn touch_around(&mut self, id: NodeId) {
         self.touch(id);
-        let waiters = self.waiting.remove(&id).unwrap_or_default();
-        self.touched.extend(waiters);
+        self.wake_waiters(id);
         let local = self.local.get(id).map(|node| node.place.parent);
         let head = self.head.get(id).and_then(|node| node.place.value.as_ref()).map(|place| place.parent);
         for parent in [local, head].into_iter().flatten() {
@@ -349,6 +351,11 @@ impl Replica {
                 self.touch(parent);
             }
         }
+    }
+
+    fn wake_waiters(&mut self, id: NodeId) {
+        let waiters = self.waiting.remove(&id).unwrap_or_default();
+        self.touched.extend(waiters);
     }
 
     fn wait_for(&mut self, id: NodeId, blocker: NodeId) {

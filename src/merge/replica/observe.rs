@@ -59,6 +59,8 @@ struct Work<'a> {
     /// Directories whose names are known, as nodes.
     complete_nodes: BTreeSet<NodeId>,
     gone: BTreeSet<(NodeId, Name)>,
+    /// Places already told: a directory may be seen both by itself and in the one above it.
+    told: BTreeSet<(NodeId, Name)>,
     claimed: BTreeSet<NodeId>,
     ids: Vec<Option<(NodeId, NodeId)>>,
     pending: VecDeque<(usize, NodeId)>,
@@ -85,6 +87,9 @@ impl Work<'_> {
             }
             for at in self.lists.get(&seen).cloned().unwrap_or_default() {
                 let place = Place { parent, name: self.sightings[at].name.clone() };
+                if !self.told.insert((parent, place.name.clone())) {
+                    continue;
+                }
                 let known = self.local.names().get(&place);
                 match self.look(at) {
                     None => {
@@ -190,6 +195,7 @@ pub(super) fn integrate(
         complete: complete.iter().copied().collect(),
         complete_nodes: BTreeSet::new(),
         gone: BTreeSet::new(),
+        told: BTreeSet::new(),
         claimed: BTreeSet::new(),
         ids: vec![None; sightings.len()],
         pending: VecDeque::new(),

@@ -117,6 +117,11 @@ impl Replica {
         None
     }
 
+    /// Whether something failed for the node so lately that it is not tried again yet.
+    pub(super) fn has_to_wait(&self, id: NodeId) -> bool {
+        self.failures.get(&id).is_some_and(|failure| failure.retry_at > self.now)
+    }
+
     fn next_step(&mut self, id: NodeId) -> Option<Step> {
         let target = self.target(id)?;
         if let Goal::Both(..) = target.content
@@ -183,7 +188,7 @@ impl Replica {
                 });
             }
             seen.push(at);
-            if self.work.contains_key(&at) || self.failures.contains_key(&at) {
+            if self.work.contains_key(&at) || self.has_to_wait(at) {
                 return None;
             }
             let step = self.next_step(at)?;

@@ -84,6 +84,25 @@ impl Replica {
         }
     }
 
+    /// The story of every node that is not settled, one line each, for the log of a developer.
+    pub fn unsettled(&self) -> Vec<String> {
+        let tell = |id: &NodeId| {
+            let sets =
+                [(&self.push_ready, "push"), (&self.pull_ready, "pull"), (&self.held_removals, "held"), (&self.kept, "kept")];
+            let sets: Vec<&str> = sets.iter().filter(|(set, _)| set.contains(id)).map(|(_, name)| *name).collect();
+            let waits: Vec<&NodeId> = self.waiting.iter().filter(|(_, who)| who.contains(id)).map(|(on, _)| on).collect();
+            format!(
+                "{id:?} {sets:?} work {:?} failure {:?} waits for {waits:?}\n   base {:?}\n   local {:?}\n   head {:?}",
+                self.work.get(id),
+                self.failures.get(id).map(|failure| &failure.what),
+                self.base.get(id).map(|base| &base.node),
+                self.local.get(*id),
+                self.head.get(*id),
+            )
+        };
+        self.open.iter().map(tell).collect()
+    }
+
     /// One hash over what the directory holds; equal to the hub's when they agree.
     pub fn root_hash(&self) -> Hash {
         let empty = Content::file(b"");

@@ -152,6 +152,10 @@ impl Replica {
 
     /// Whether `id` must leave `place` to `rival`: a directory keeps a name before a file, then who is at the hub under it.
     fn gives_way(&self, id: NodeId, rival: NodeId, place: &Place) -> bool {
+        let is_rooted = |id| self.head_place(id) == Some(place) && self.our_place(id).as_ref() == Some(place);
+        if is_rooted(id) != is_rooted(rival) {
+            return !is_rooted(id);
+        }
         let is_dir = |id| self.kind(id) == Some(Kind::Dir);
         if is_dir(id) != is_dir(rival) {
             return !is_dir(id);
@@ -255,7 +259,10 @@ impl Replica {
         let base = self.base.get(&id).map(|base| &base.node.content.value);
         let local = self.local.get(id).and_then(|node| node.content.as_ref());
         let head: Option<&Register<Content>> = self.head.get(id).map(|node| &node.content);
+        let is_removed = self.head.get(id).is_some_and(|node| node.place.value.is_none());
         match (local, head) {
+            // Who removed it knew what was there; only what is here can come back.
+            (Some(ours), Some(_)) if is_removed => Some(Goal::Is(ours.clone())),
             (Some(ours), Some(theirs)) => Some(match three_way(base, ours, &theirs.value) {
                 Some(content) => Goal::Is(content),
                 None => Goal::Both(base.cloned(), ours.clone(), theirs.value.clone()),
