@@ -148,6 +148,18 @@ fn many_writers() {
     assert_eq!(numbers, (1..=writers * each).collect::<Vec<_>>());
 }
 
+/// A registry that was replaced under a running hub is noticed, because a revocation in the new file would pass the hub by.
+#[test]
+fn replaced_file_is_noticed() {
+    let place = Place::new();
+    let mut registry = place.open();
+    registry.register(key(), "laptop", false, at(1)).expect("registered");
+    std::fs::copy(place.file(), place.dir.path().join("backup")).expect("copied");
+    std::fs::rename(place.dir.path().join("backup"), place.file()).expect("replaced");
+    assert!(matches!(registry.refresh(), Err(RegistryError::Replaced { .. })));
+    assert!(matches!(registry.revoke("laptop", at(2)), Err(RevokeError::Registry(RegistryError::Replaced { .. }))));
+}
+
 /// A registry written by a newer program is not read as if it were empty.
 #[test]
 fn newer_record_is_an_error() {

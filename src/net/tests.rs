@@ -7,6 +7,7 @@ use crate::model::Hash;
 use crate::model::VolumeId;
 use crate::wire;
 use crate::wire::CatchUp;
+use crate::wire::ContentReply;
 use crate::wire::FrameError;
 use crate::wire::Hello;
 use crate::wire::Welcome;
@@ -207,6 +208,19 @@ async fn other_protocol_is_refused() {
     assert!(matches!(error, ConnectError::NotAHub { .. }), "{error}");
 }
 
+/// Every way in which a hub refuses has a sentence and a hint of its own, and says whether waiting helps.
+#[test]
+fn refusals_are_explained() {
+    let own = Identity::ephemeral().expect("identity").public();
+    for code in (0x100..=0x10c).map(CloseCode::from_code) {
+        let error = ConnectError::lost("hub.example:4433", own, Closed::ByPeer(code));
+        assert!(error.to_string().contains("hub.example:4433"), "{error}");
+        assert!(!error.hint().is_empty());
+    }
+    let error = ConnectError::lost("hub.example:4433", own, Closed::Restarted);
+    assert!(error.is_temporary(), "{error}");
+}
+
 /// A hub that is not there is told apart from one that refuses.
 #[tokio::test]
 async fn nobody_answers() {
@@ -267,6 +281,40 @@ async fn receiving_is_cancel_safe() {
     tokio::time::timeout(Duration::from_millis(50), at_hub.recv.recv::<Hello>()).await.expect_err("not whole yet");
     stream.send.write(&frame[20..]).await.expect("sent");
     assert_eq!(soon(at_hub.recv.recv::<Hello>()).await, Ok(Some(hello(4))));
+}
+
+/// A frame that was begun and does not go on is given up.
+#[tokio::test]
+async fn unfinished_frame_is_given_up() {
+    let mut hub = Hub::start();
+    let (client, admission, _control) = hub.client().await;
+    let mut stream = soon(client.connection.open_content()).await.expect("a stream");
+    stream.send.write(&wire::frame(&hello(4))[..20]).await.expect("sent");
+    let mut at_hub = soon(admission.connection.accept_content()).await.expect("a stream");
+    while at_hub.recv.begun.is_none() {
+        tokio::select! {
+            biased;
+            received = at_hub.recv.recv::<Hello>() => panic!("{received:?}"),
+            () = tokio::time::sleep(Duration::from_millis(10)) => {}
+        }
+    }
+    at_hub.recv.begun = at_hub.recv.begun.and_then(|begun| begun.checked_sub(FRAME_DEADLINE));
+    assert_eq!(soon(at_hub.recv.recv::<Hello>()).await, Err(RecvError::TooSlow));
+}
+
+/// A message larger than every window arrives whole.
+#[tokio::test]
+async fn large_message_arrives() {
+    let mut hub = Hub::start();
+    let (client, admission, _control) = hub.client().await;
+    let large = ContentReply::Whole((0..7u32 << 20).map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()[3]).collect());
+    let mut stream = soon(client.connection.open_content()).await.expect("a stream");
+    stream.send.send(&hello(1)).await.expect("sent");
+    let mut at_hub = soon(admission.connection.accept_content()).await.expect("a stream");
+    let (sent, received) = soon(async { tokio::join!(at_hub.send.send(&large), stream.recv.recv::<ContentReply>()) }).await;
+    assert_eq!(sent, Ok(()));
+    assert!(received == Ok(Some(large)));
+    assert!(client.connection.traffic().received > 7 << 20);
 }
 
 /// A client may have its control stream and 32 contents under way; the next waits until earlier ones have ended.
