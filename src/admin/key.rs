@@ -113,8 +113,7 @@ impl KeyPair {
     }
 
     fn write_new(&self, path: &Path) -> io::Result<()> {
-        let mut file =
-            OpenOptions::new().write(true).create_new(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(path)?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(path)?;
         writeln!(file, "{BEGIN}\n{}\n{END}", BASE64.encode(&self.pkcs8))?;
         file.sync_all()
     }
@@ -256,7 +255,8 @@ mod tests {
     fn garbage_is_refused() {
         let dir = tempfile::tempdir().expect("tempdir");
         let path = dir.path().join("identity.pem");
-        for text in ["", "hello", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----", "-----BEGIN PRIVATE KEY-----\n"] {
+        for text in ["", "hello", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----", "-----BEGIN PRIVATE KEY-----\n"]
+        {
             std::fs::write(&path, text).expect("write");
             std::fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("chmod");
             assert!(matches!(KeyPair::load(&path), Err(KeyError::Format { .. })), "{text:?}");

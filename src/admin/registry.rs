@@ -87,7 +87,9 @@ pub enum RegistryError {
 pub enum RegisterError {
     #[error("this key is registered already, as {name}")]
     KeyKnown { name: String },
-    #[error("this key was registered as {name} and revoked; a revoked key never comes back: make a new one with `syncfs key rotate`")]
+    #[error(
+        "this key was registered as {name} and revoked; a revoked key never comes back: make a new one with `syncfs key rotate`"
+    )]
     KeyRevoked { name: String },
     #[error("there is an active device named {name} already")]
     NameTaken { name: String },
@@ -204,7 +206,11 @@ impl Registry {
             }
             if let Some(known) = registry.by_key(&key) {
                 let name = known.name.clone();
-                return Err(if known.is_active() { RegisterError::KeyKnown { name } } else { RegisterError::KeyRevoked { name } });
+                return Err(if known.is_active() {
+                    RegisterError::KeyKnown { name }
+                } else {
+                    RegisterError::KeyRevoked { name }
+                });
             }
             if !good_name(name) {
                 return Err(RegisterError::BadName { name: name.into() });
@@ -229,7 +235,11 @@ impl Registry {
             registry.cut_torn()?;
             let Some(number) = registry.by_name(name).map(|device| device.number) else {
                 let gone = registry.devices.iter().any(|device| device.name == name);
-                return Err(if gone { RevokeError::Already { name: name.into() } } else { RevokeError::Unknown { name: name.into() } });
+                return Err(if gone {
+                    RevokeError::Already { name: name.into() }
+                } else {
+                    RevokeError::Unknown { name: name.into() }
+                });
             };
             registry.append(&Entry::Revoke { number, at: millis(at) })?;
             registry.by_number(number).cloned().ok_or_else(|| registry.damaged(0, "the device vanished").into())
@@ -335,7 +345,8 @@ fn stamp(stat: &Metadata) -> Stamp {
 
 /// Names are shown on terminals and become part of file names: no character that moves the cursor or turns the writing direction.
 fn good_name(name: &str) -> bool {
-    let invisible = |c: char| matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+    let invisible =
+        |c: char| matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
     let bad = |c: char| c == '/' || c.is_control() || invisible(c);
     (1..=NAME_MAX).contains(&name.chars().count()) && !name.chars().any(bad) && name.trim() == name
 }

@@ -100,7 +100,9 @@ impl ConnectError {
     pub fn is_temporary(&self) -> bool {
         match self {
             Self::Address { .. } | Self::Unreachable { .. } => true,
-            Self::Refused { code, .. } => matches!(code, CloseCode::Restarting | CloseCode::Busy | CloseCode::RateLimit | CloseCode::Bye),
+            Self::Refused { code, .. } => {
+                matches!(code, CloseCode::Restarting | CloseCode::Busy | CloseCode::RateLimit | CloseCode::Bye)
+            }
             _ => false,
         }
     }
@@ -199,8 +201,7 @@ pub(super) async fn handshake(
     options: &ConnectOptions,
     alpn: &[u8],
 ) -> Result<(quinn::Connection, quinn::Endpoint), Attempt> {
-    let any: SocketAddr =
-        if addr.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
+    let any: SocketAddr = if addr.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
     let endpoint = socket::bind(any)
         .and_then(|socket| quinn::Endpoint::new(quinn::EndpointConfig::default(), None, socket, Arc::new(quinn::TokioRuntime)))
         .map_err(|source| NetError::Bind { addr: any, source })?;

@@ -244,7 +244,8 @@ pub(super) fn hub_config(identity: &Identity) -> Result<quinn::ServerConfig, Net
 
 /// A client's side of QUIC's handshake.
 pub(super) fn client_config(identity: &Identity, hub: Arc<PinHub>, alpn: &[u8]) -> Result<quinn::ClientConfig, NetError> {
-    let crypto = QuicClientConfig::try_from(client_tls(identity, hub, alpn)?).map_err(|error| NetError::Tls(error.to_string()))?;
+    let crypto =
+        QuicClientConfig::try_from(client_tls(identity, hub, alpn)?).map_err(|error| NetError::Tls(error.to_string()))?;
     Ok(quinn::ClientConfig::new(Arc::new(crypto)))
 }
 

@@ -9,6 +9,7 @@
 mod collect;
 mod index;
 mod pack;
+mod size;
 
 pub(super) use index::Entry;
 pub(super) use index::PATCHES;
