@@ -18,12 +18,10 @@ use crate::net::CloseCode;
 use crate::net::HubEndpoint;
 use crate::net::HubOptions;
 use crate::net::Identity;
-use crate::store::HubStore;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::Weak;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -69,7 +67,6 @@ pub struct Hub {
     addr: SocketAddr,
     key: PublicKey,
     shared: Arc<Shared>,
-    store: Weak<HubStore>,
     stop: Arc<AtomicBool>,
     leave: watch::Sender<bool>,
     ended: watch::Receiver<bool>,
@@ -95,8 +92,7 @@ impl Hub {
         let shared = Arc::new(Shared::new(gate, inputs));
         let stop = Arc::new(AtomicBool::new(false));
         let writer = Writer { data: data.into(), lapse_after: settings.lapse_after, shared: shared.clone(), stop: stop.clone() };
-        let store = writer.open()?;
-        let weak = Arc::downgrade(&store);
+        let open = writer.open()?;
         let runtime = match settings.runtime {
             Some(_) => None,
             None => {
@@ -113,23 +109,11 @@ impl Hub {
         let socket = control::bind(data)?;
         drop(inside);
         let writer =
-            std::thread::Builder::new().name("syncfs-writer".into()).spawn(move || writer.run(store, queue)).map_err(at(data))?;
+            std::thread::Builder::new().name("syncfs-writer".into()).spawn(move || writer.run(open, queue)).map_err(at(data))?;
         let (leave, leaving) = watch::channel(false);
         let (end, ended) = watch::channel(false);
         let tasks = handle.spawn(work(shared.clone(), endpoint, socket, data.join(control::CONTROL_SOCKET), leaving, end));
-        Ok(Self {
-            data: data.into(),
-            addr,
-            key: pair.public(),
-            shared,
-            store: weak,
-            stop,
-            leave,
-            ended,
-            tasks,
-            writer: Some(writer),
-            runtime,
-        })
+        Ok(Self { data: data.into(), addr, key: pair.public(), shared, stop, leave, ended, tasks, writer: Some(writer), runtime })
     }
 
     /// Where it listens, with the port that was chosen when port 0 was asked for.
@@ -179,6 +163,12 @@ impl Hub {
         let _ = tokio::task::spawn_blocking(move || self.end()).await;
     }
 
+    /// As if somebody had met a failure of the store.
+    #[cfg(test)]
+    pub(super) async fn fail_store(&self) {
+        assert!(self.shared.inputs.send(Input::StoreFailed).await.is_ok());
+    }
+
     fn end(&mut self) {
         self.tasks.abort();
         self.shared.gate.shut();
@@ -195,7 +185,7 @@ impl Hub {
         }
         // Whoever opens the store next finds it free.
         let until = Instant::now() + FAREWELL;
-        while self.store.strong_count() > 0 && Instant::now() < until {
+        while self.shared.store_in_use() && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
@@ -257,7 +247,8 @@ async fn work(
 async fn keep_house(shared: Arc<Shared>) {
     let mut look = tokio::time::interval(LOOK);
     let mut collect = tokio::time::interval(COLLECT);
-    let mut tick = tokio::time::interval(TICK);
+    // Not at once: after a long stop of the hub its clients shall have time to come back.
+    let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + TICK, TICK);
     loop {
         tokio::select! {
             _ = look.tick() => {

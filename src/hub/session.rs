@@ -30,7 +30,7 @@ const BATCHES: usize = 4;
 pub(super) async fn serve(shared: Arc<Shared>, admission: Admission) {
     let Admission { connection, device } = admission;
     let session = shared.sessions.fetch_add(1, Ordering::Relaxed);
-    let number = device.number;
+    let (number, read_only) = (device.number, device.read_only);
     let talk = async {
         let control = connection.accept_control().await.ok()?;
         let (mut recv, send) = (control.recv, control.send);
@@ -45,7 +45,6 @@ pub(super) async fn serve(shared: Arc<Shared>, admission: Admission) {
             return None;
         }
         let batches = Semaphore::new(BATCHES);
-        let read_only = shared.gate.devices().iter().any(|device| device.number == number && device.read_only);
         tokio::select! {
             () = listen(&shared, session, &connection, recv, &batches) => {}
             () = tell(&shared, &connection, send, outs, &batches) => {}

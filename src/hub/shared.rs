@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::RwLock;
+use std::sync::Weak;
 use std::sync::atomic::AtomicU64;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc;
@@ -29,6 +30,8 @@ pub(super) struct Shared {
     pub sessions: AtomicU64,
     /// The open store; nothing while it is reopened after a failure.
     shelf: RwLock<Option<Arc<HubStore>>>,
+    /// The store that was opened last, for as long as anybody uses it.
+    last: Mutex<Weak<HubStore>>,
     workers: Semaphore,
     deltas: Mutex<BTreeMap<(Hash, Hash), Option<Delta>>>,
 }
@@ -48,6 +51,7 @@ impl Shared {
             inputs,
             sessions: AtomicU64::new(1),
             shelf: RwLock::new(None),
+            last: Mutex::new(Weak::new()),
             workers: Semaphore::new(WORKERS),
             deltas: Mutex::new(BTreeMap::new()),
         }
@@ -55,7 +59,15 @@ impl Shared {
 
     /// Puts the store where the tasks find it, or takes it away.
     pub fn set_store(&self, store: Option<Arc<HubStore>>) {
+        if let Some(store) = &store {
+            *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(store);
+        }
         *self.shelf.write().unwrap_or_else(PoisonError::into_inner) = store;
+    }
+
+    /// Whether anybody still uses the store that was opened last.
+    pub fn store_in_use(&self) -> bool {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).strong_count() > 0
     }
 
     /// Works on the store on a thread that may block. A failure after which the store must be reopened is told to the writer.

@@ -81,7 +81,7 @@ pub(super) struct Writer {
 }
 
 /// The state over an open store; dropped as a whole when the store fails.
-struct Open {
+pub(super) struct Open {
     store: Arc<HubStore>,
     sequencer: Sequencer,
     sessions: BTreeMap<SessionId, mpsc::UnboundedSender<Out>>,
@@ -96,43 +96,37 @@ fn now() -> u64 {
 }
 
 impl Writer {
-    /// Opens the store; the first time this decides whether a hub starts.
-    pub fn open(&self) -> Result<Arc<HubStore>, HubError> {
+    /// Opens the store and loads its state.
+    pub fn open(&self) -> Result<Open, HubError> {
         let store = Arc::new(data::store(&self.data)?);
-        self.shared.set_store(Some(store.clone()));
-        Ok(store)
-    }
-
-    /// Works until the hub is stopped; opens the store again whenever it fails.
-    pub fn run(self, store: Arc<HubStore>, mut inputs: mpsc::Receiver<Input>) {
-        let mut store = Some(store);
-        while !self.stop.load(Ordering::Acquire) {
-            let opened = match store.take() {
-                Some(store) => Ok(store),
-                None => self.open(),
-            };
-            let ended = opened.map_err(|error| error.to_string()).and_then(|store| {
-                let mut open = self.start(store).map_err(|error| error.to_string())?;
-                self.shared.gate.open();
-                self.serve(&mut open, &mut inputs).map_err(|error| error.to_string())
-            });
-            self.shared.gate.shut();
-            self.shared.set_store(None);
-            match ended {
-                Ok(()) => return,
-                Err(error) => tracing::error!(%error, "the store failed and is opened again"),
-            }
-            std::thread::sleep(REOPEN);
-        }
-    }
-
-    fn start(&self, store: Arc<HubStore>) -> Result<Open, StoreError> {
         let sequencer = Sequencer::new(store.load()?, self.lapse_after.as_millis() as u64);
+        self.shared.set_store(Some(store.clone()));
         Ok(Open { store, sequencer, sessions: BTreeMap::new(), registry: 0, writes: Vec::new(), ticket: 0, root_hash: None })
     }
 
+    /// Works until the hub is stopped; opens the store again whenever it fails.
+    pub fn run(self, open: Open, mut inputs: mpsc::Receiver<Input>) {
+        let mut opened = Ok(open);
+        loop {
+            let ended = opened.and_then(|mut open| {
+                self.shared.gate.open();
+                self.serve(&mut open, &mut inputs).map_err(HubError::from)
+            });
+            // Everybody is disconnected; what they were told stays true, and they come again.
+            self.shared.gate.shut();
+            self.shared.set_store(None);
+            if let Err(error) = ended {
+                tracing::error!(%error, "the store failed and is opened again");
+                std::thread::sleep(REOPEN);
+            }
+            if self.stop.load(Ordering::Acquire) {
+                return;
+            }
+            opened = self.open();
+        }
+    }
+
     fn serve(&self, open: &mut Open, inputs: &mut mpsc::Receiver<Input>) -> Result<(), StoreError> {
-        open.event(Event::Tick);
         loop {
             // With writes left over from the last turn there is work without an input.
             let mut queued = Vec::new();

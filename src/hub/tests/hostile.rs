@@ -1,5 +1,7 @@
 use super::*;
 use crate::model::Refusal;
+use crate::model::codec::Decode;
+use crate::model::codec::Encode;
 use crate::net::CloseCode;
 use crate::wire::Chunk;
 use crate::wire::ChunkData;
@@ -7,6 +9,7 @@ use crate::wire::Delta;
 use crate::wire::DeltaForm;
 use crate::wire::MAX_GROUPS;
 use crate::wire::MAX_HELD;
+use crate::wire::Wire;
 
 /// Whether the hub still serves a well-behaved client.
 async fn still_well(site: &Site, device: &mut Device) {
@@ -144,4 +147,87 @@ async fn garbage_on_content_streams() {
         assert_eq!(soon(abandoned.recv.recv::<ContentReply>()).await, Ok(None));
     }
     assert_eq!(client.propose(vec![vec![create(1, "f", b"")]]).await, [[Verdict::Committed(1)]]);
+}
+
+/// Bytes that pretend to be a [`ToHub`].
+#[derive(Encode, Decode)]
+struct Garbage([u8; 64]);
+
+/// A [`ToHub`] that is longer than any may be.
+#[derive(Encode, Decode)]
+struct Oversized(Vec<u8>);
+
+/// The layout of a [`ToHub`] with one group of one op, in whose place the name is any bytes.
+#[derive(Encode, Decode)]
+enum AnyName {
+    Propose { batch: u64, groups: Vec<Vec<AnyNameOp>> },
+}
+
+#[derive(Encode, Decode)]
+struct AnyNameOp {
+    id: OpId,
+    node: NodeId,
+    expect_place: Seq,
+    expect_content: Seq,
+    place: Option<Option<(NodeId, Vec<u8>)>>,
+    content: Option<Content>,
+    attrs: Option<Attrs>,
+    parents: Vec<Hash>,
+}
+
+impl Wire for Garbage {
+    const KIND: u16 = ToHub::KIND;
+    const MAX: usize = 64;
+}
+
+impl Wire for Oversized {
+    const KIND: u16 = ToHub::KIND;
+    const MAX: usize = usize::MAX;
+}
+
+impl Wire for AnyName {
+    const KIND: u16 = ToHub::KIND;
+    const MAX: usize = ToHub::MAX;
+}
+
+fn named(name: &[u8]) -> AnyName {
+    let op = AnyNameOp {
+        id: OpId([1; 16]),
+        node: id(1),
+        expect_place: 0,
+        expect_content: 0,
+        place: Some(Some((NodeId::ROOT, name.to_vec()))),
+        content: Some(Content::file(b"")),
+        attrs: Some(Attrs { mode: 0o644, mtime: Mtime::default() }),
+        parents: Vec::new(),
+    };
+    AnyName::Propose { batch: 5, groups: vec![vec![op]] }
+}
+
+/// Bytes that are no message, one that is too long, and names that would leave the tree: the connection ends, nothing is committed.
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_that_are_no_message() {
+    let site = Site::new();
+    let mut a = site.register("a").await;
+    let mut b = site.register("b").await;
+    for fill in [0x00, 0x01, 0x7f, 0xfb, 0xff] {
+        let mut client = site.join(&mut a).await;
+        client.connection.control.send.send(&Garbage([fill; 64])).await.unwrap();
+        assert_eq!(client.closed().await, Closed::ByPeer(CloseCode::Protocol), "{fill:x}");
+    }
+    let mut client = site.join(&mut a).await;
+    // The hub may close before all of it is sent.
+    let _ = client.connection.control.send.send(&Oversized(vec![0; 5 << 20])).await;
+    assert_eq!(client.closed().await, Closed::ByPeer(CloseCode::Protocol));
+    for bad in [&b""[..], b".", b"..", b"../../etc/passwd", b"/", b"a\0b", b".syncfs", &[b'x'; 256]] {
+        let mut client = site.join(&mut a).await;
+        client.connection.control.send.send(&named(bad)).await.unwrap();
+        assert_eq!(client.closed().await, Closed::ByPeer(CloseCode::Protocol), "{}", bad.escape_ascii());
+    }
+    still_well(&site, &mut b).await;
+    assert_eq!(site.status().await.seq, 0);
+    let mut client = site.join(&mut a).await;
+    client.connection.control.send.send(&named(b"good")).await.unwrap();
+    let ToClient::Verdicts { verdicts, .. } = client.next().await else { panic!() };
+    assert_eq!(verdicts, [[Verdict::Committed(1)]], "the layout is the message's own");
 }

@@ -215,3 +215,25 @@ async fn writers_at_once() {
     assert_eq!(a.device.chain, b.device.chain);
     assert_eq!(site.status().await.seq, 100);
 }
+
+/// When the store fails everybody is sent away, the store is opened again, and nothing that was said is lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_store_is_opened_again() {
+    let site = Site::new();
+    let mut a = site.register("a").await;
+    let mut client = site.join(&mut a).await;
+    client.put(b"x").await;
+    client.propose(vec![vec![create(1, "f", b"x")]]).await;
+    site.hub().fail_store().await;
+    assert_eq!(client.closed().await, Closed::ByPeer(CloseCode::Restarting));
+    drop(client);
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while let Err(error) = site.connect(&a).await {
+        assert!(error.is_temporary() && std::time::Instant::now() < deadline, "{error}");
+    }
+    let mut client = site.join(&mut a).await;
+    assert_eq!(client.follow(1).await.len(), 1);
+    assert!(matches!(client.get(Hash::of(b"x"), vec![]).await, ContentReply::Whole(_)));
+    client.put(b"y").await;
+    assert_eq!(client.propose(vec![vec![create(2, "g", b"y")]]).await, [[Verdict::Committed(2)]]);
+}
