@@ -50,7 +50,9 @@ pub fn make(base: &[u8], new: &[u8]) -> Option<Delta> {
     }
     let plain = zstd::bulk::compress(new, LEVEL).ok()?.len();
     let dictionary = Compressor::with_dictionary(LEVEL, base).and_then(|mut zstd| zstd.compress(new)).ok();
-    let text = notation(base, new).and_then(|text| zstd::bulk::compress(text.as_bytes(), LEVEL).ok());
+    // The diff comes from outside: what it does not lead to is not sent.
+    let text = notation(base, new).filter(|text| follow(base, text.as_bytes(), new.len()).as_deref() == Some(new));
+    let text = text.and_then(|text| zstd::bulk::compress(text.as_bytes(), LEVEL).ok());
     let (form, bytes) = match (text, dictionary) {
         (Some(text), Some(dictionary)) if dictionary.len() < text.len() => (DeltaForm::Dictionary, dictionary),
         (Some(text), _) => (DeltaForm::Text, text),
