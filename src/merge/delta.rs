@@ -373,6 +373,14 @@ mod tests {
             }
         }
 
+        /// Long texts of few letters, the worst for a diff, lead to each other too.
+        #[test]
+        fn repetitive_texts_round_trip(base in "[ab\n]{0,600}", new in "[ab\n]{0,600}") {
+            if let Some(notation) = notation(base.as_bytes(), new.as_bytes()).filter(|notation| !notation.is_empty()) {
+                prop_assert_eq!(follow(base.as_bytes(), notation.as_bytes(), new.len()).unwrap(), new.as_bytes());
+            }
+        }
+
         /// Any bytes with some of them replaced are reached through whatever delta pays.
         #[test]
         fn edits_round_trip(base in vec(any::<u8>(), 1..3000), at in any::<prop::sample::Index>(), cut in 0usize..50, put in text()) {

@@ -1,9 +1,6 @@
 //! The client's store against the state as a value.
 
 use super::*;
-use crate::merge::replica::Base;
-use crate::merge::replica::Conflict;
-use crate::merge::replica::Intent;
 use crate::merge::replica::Notice;
 use crate::merge::replica::Position;
 use crate::merge::replica::Proposed;
@@ -12,7 +9,6 @@ use crate::model::Epoch;
 use crate::model::Fingerprint;
 use crate::model::Kind;
 use crate::model::Mtime;
-use crate::model::Node;
 use crate::model::Register;
 use crate::model::VolumeId;
 use proptest::collection::vec;
@@ -140,7 +136,7 @@ fn there(store: &ClientStore) -> Vec<u8> {
     (0..20).filter(|&n| store.base(&Hash::of(&bytes(n))).unwrap().is_some_and(|found| found == bytes(n))).collect()
 }
 
-/// Bases are kept while a base, head, intent or conflict names them, and while a proposal is open; what this process put stays too.
+/// Bases are kept while a base, head, intent or conflict names them, and while a proposal is open; what this process just put stays too.
 #[test]
 fn unnamed_bases_are_swept() {
     let dir = tempfile::tempdir().unwrap();

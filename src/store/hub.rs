@@ -127,6 +127,12 @@ impl HubStore {
         self.contents.collect(slice)
     }
 
+    /// As [`HubStore::open`] with the database on another disk.
+    #[cfg(test)]
+    pub(super) fn open_on(disk: impl redb::StorageBackend, packs: &Path) -> Result<Self, StoreError> {
+        Self::with(Db::open_on(disk, &SETTINGS)?, packs, PACK_MAX)
+    }
+
     /// As [`HubStore::open`] with packs that are closed at `pack_max` bytes.
     #[cfg(test)]
     pub(super) fn open_with(dir: &Path, pack_max: u64) -> Result<Self, StoreError> {
@@ -206,6 +212,10 @@ fn forget(txn: &WriteTransaction, logged: &Logged, shift: &mut Shift) -> Result<
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "crash_tests.rs"]
+mod crash;
 
 #[cfg(test)]
 #[path = "hub_tests.rs"]
