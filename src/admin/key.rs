@@ -214,6 +214,19 @@ mod tests {
         assert_eq!(pair.pkcs8()[..5], [0x30, 0x2e, 0x02, 0x01, 0x00]);
     }
 
+    /// The example key of RFC 8410, as `openssl genpkey` would write it, is read, and its public half is the one printed there.
+    #[test]
+    fn file_from_openssl_is_read() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let path = dir.path().join("identity.pem");
+        let secret = "MC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC";
+        std::fs::write(&path, format!("{BEGIN}\n{secret}\n{END}\n")).expect("write");
+        std::fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("chmod");
+        let public =
+            "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n-----END PUBLIC KEY-----";
+        assert_eq!(Ok(KeyPair::load(&path).expect("loaded").public()), public.parse());
+    }
+
     /// A key that others can read is refused, and the sentence holds the command that mends it.
     #[test]
     fn readable_by_others_is_refused() {

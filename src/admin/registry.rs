@@ -80,6 +80,9 @@ pub enum RegistryError {
     Damaged { path: PathBuf, at: usize, why: String },
     #[error("{} could not be written before, open it again", path.display())]
     Broken { path: PathBuf },
+    /// What is written to the file that was opened would be seen by nobody.
+    #[error("{} was replaced or removed while it was in use, open it again", path.display())]
+    Replaced { path: PathBuf },
 }
 
 /// Why a device was not registered.
@@ -255,7 +258,15 @@ impl Registry {
     }
 
     fn usable(&self) -> Result<(), RegistryError> {
-        if self.broken { Err(RegistryError::Broken { path: self.path.clone() }) } else { Ok(()) }
+        if self.broken {
+            return Err(RegistryError::Broken { path: self.path.clone() });
+        }
+        let ours = self.file.metadata().map_err(|source| self.io(source))?;
+        match std::fs::symlink_metadata(&self.path) {
+            Ok(there) if (there.dev(), there.ino()) == (ours.dev(), ours.ino()) => Ok(()),
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(self.io(source)),
+            _ => Err(RegistryError::Replaced { path: self.path.clone() }),
+        }
     }
 
     fn under<T, E: From<RegistryError>>(

@@ -72,26 +72,30 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
+    /// What became of a connection to `hub` that this device, with the key `own`, had.
+    pub fn lost(hub: &str, own: PublicKey, closed: Closed) -> Self {
+        let hub = hub.into();
+        match closed {
+            Closed::ByPeer(code) => Self::Refused { hub, code, own },
+            other => Self::Unreachable { hub, why: other.to_string() },
+        }
+    }
+
     /// What a person can do about it, in one sentence.
     pub fn hint(&self) -> String {
         match self {
             Self::Address { .. } => "Give the hub as HOST:PORT, and check the name and the network.".into(),
             Self::Unreachable { .. } => "Check that the hub runs and that UDP to this port is allowed; it is tried again.".into(),
+            Self::WrongHub { pins, shown, .. } if pins.is_empty() => {
+                format!("No hub is trusted yet: have its key confirmed by who runs it and give it with --hub-key {shown}.")
+            }
             Self::WrongHub { pins, shown, .. } => {
                 let known: Vec<String> = pins.iter().map(PublicKey::fingerprint).collect();
-                format!(
-                    "Expected {}. If the hub really has a new key, ask who runs it to confirm it and give it with --hub-key {shown}.",
-                    known.join(" or ")
-                )
+                let known = known.join(" or ");
+                format!("Expected {known}; if whoever runs the hub confirms that its key is new, give it with --hub-key {shown}.")
             }
             Self::NotAHub { .. } => "Check the address, and that client and hub are of versions that fit each other.".into(),
-            Self::Refused { code: CloseCode::NotRegistered, own, .. } => {
-                format!("Ask whoever runs the hub to run, on an admin system: syncfs admin register {own} --name {}", host_name())
-            }
-            Self::Refused { code: CloseCode::Revoked, own, .. } => format!(
-                "A revoked key never comes back: make a new one with `syncfs key rotate` and have it registered; this one was {own}."
-            ),
-            Self::Refused { .. } => "It is tried again; `syncfs admin status` on the hub tells more.".into(),
+            Self::Refused { code, own, .. } => refusal_hint(*code, own),
             Self::Local(_) => "Look at the file or address named, or at the system's limits.".into(),
         }
     }
@@ -101,10 +105,33 @@ impl ConnectError {
         match self {
             Self::Address { .. } | Self::Unreachable { .. } => true,
             Self::Refused { code, .. } => {
-                matches!(code, CloseCode::Restarting | CloseCode::Busy | CloseCode::RateLimit | CloseCode::Bye)
+                let passing =
+                    [CloseCode::Bye, CloseCode::Restarting, CloseCode::Busy, CloseCode::RateLimit, CloseCode::Elsewhere];
+                passing.contains(code)
             }
-            _ => false,
+            Self::WrongHub { .. } | Self::NotAHub { .. } | Self::Local(_) => false,
         }
+    }
+}
+
+fn refusal_hint(code: CloseCode, own: &PublicKey) -> String {
+    match code {
+        CloseCode::NotRegistered => {
+            format!("Ask whoever runs the hub to run, on an admin system: syncfs admin register {own} --name {}", host_name())
+        }
+        CloseCode::Revoked => {
+            "A revoked key never comes back: make a new one with `syncfs key rotate` and have that registered.".into()
+        }
+        CloseCode::Elsewhere => {
+            "If this machine was copied from another one, make it a key of its own with `syncfs key rotate` and have that registered.".into()
+        }
+        CloseCode::Reseed => "Its state came from a backup or a copy and has to be brought up to date from the hub first.".into(),
+        CloseCode::HistoryForked => "The hub may have been restored from a backup: ask whoever runs it.".into(),
+        CloseCode::UnknownVolume => "Check that this is the hub this directory belongs to.".into(),
+        CloseCode::NoCommonVersion | CloseCode::Protocol | CloseCode::Other(_) => {
+            "Bring client and hub to the same version of syncfs.".into()
+        }
+        CloseCode::Bye | CloseCode::Restarting | CloseCode::Busy | CloseCode::RateLimit => "It is tried again by itself.".into(),
     }
 }
 
@@ -115,8 +142,9 @@ fn host_name() -> String {
     if plain.is_empty() || plain.starts_with('-') { "this-device".into() } else { plain }
 }
 
-/// A way to `hub` that is not the hub's fault or ours to try further, or one that another address may do better.
+/// Why one address of a hub did not do.
 pub(super) enum Attempt {
+    /// Another address would not do better.
     Final(ConnectError),
     Next(String),
 }
@@ -148,7 +176,7 @@ pub async fn connect(
                 Ok(HubConnection { connection: Connection { inner }, control, endpoint })
             }
             Ok(Err(error)) => Err(match Closed::from(error) {
-                Closed::ByPeer(code) => Attempt::Final(ConnectError::Refused { hub: hub.into(), code, own: identity.public() }),
+                refused @ Closed::ByPeer(_) => Attempt::Final(ConnectError::lost(hub, identity.public(), refused)),
                 other => Attempt::Next(other.to_string()),
             }),
             Err(_) => Err(Attempt::Next("it does not let anybody in".into())),

@@ -20,6 +20,7 @@ impl Live {
     /// Enters a connection; when the device has too many, its oldest is closed with [`CloseCode::Elsewhere`].
     pub fn insert(&mut self, device: DeviceNo, connection: Connection) {
         let connections = self.connections.entry(device).or_default();
+        connections.retain(|live| live.close_reason().is_none());
         if connections.len() >= PER_DEVICE {
             connections.remove(0).close(CloseCode::Elsewhere);
         }

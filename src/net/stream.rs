@@ -99,7 +99,8 @@ pub struct RecvStream {
     inner: quinn::RecvStream,
     /// What has arrived of the frame under way.
     buffer: Vec<u8>,
-    begun: Option<Instant>,
+    /// When its first byte arrived.
+    pub(super) begun: Option<Instant>,
 }
 
 impl RecvStream {

@@ -259,6 +259,7 @@ pub(super) fn peer_key(connection: &quinn::Connection) -> Option<PublicKey> {
 mod tests {
     use super::*;
     use rustls::ClientConnection;
+    use rustls::HandshakeKind;
     use rustls::NamedGroup;
     use rustls::ServerConnection;
 
@@ -296,6 +297,20 @@ mod tests {
         shake(&mut client, &mut server).expect("handshake");
         let group = client.negotiated_key_exchange_group().expect("a group").name();
         assert_eq!(group, NamedGroup::X25519MLKEM768);
+    }
+
+    /// A client gets no ticket, and its next connection proves the key again: nothing lets a revoked key in unseen.
+    #[test]
+    fn nothing_is_resumed() {
+        let hub = identity();
+        let pin = PinHub::new(Some(vec![hub.public()]));
+        let config = client_tls(&identity(), pin, ALPN).expect("config");
+        for _ in 0..2 {
+            let (mut client, mut server) = pair(config.clone(), &hub);
+            shake(&mut client, &mut server).expect("handshake");
+            assert_eq!(client.handshake_kind(), Some(HandshakeKind::Full));
+            assert_eq!(client.tls13_tickets_received(), 0);
+        }
     }
 
     /// A client that shows no key, or wants X.509, does not get through the handshake.
