@@ -5,11 +5,15 @@ use super::db::Db;
 use super::db::Settings;
 use super::db::StoreError;
 use super::db::set_meta;
+use crate::merge::replica::Base;
 use crate::merge::replica::ClientState;
 use crate::merge::replica::ClientWrite;
+use crate::merge::replica::Conflict;
+use crate::merge::replica::Intent;
 use crate::merge::replica::MAX_NOTICES;
 use crate::model::Content;
 use crate::model::Hash;
+use crate::model::Node;
 use crate::model::NodeId;
 use crate::model::OpId;
 use crate::model::codec::Decode;
@@ -26,6 +30,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::PoisonError;
+use std::time::Duration;
+use std::time::Instant;
 
 const BASE: Bytes = Bytes::new("base");
 const HEAD: Bytes = Bytes::new("head");
@@ -45,6 +51,8 @@ const POSITION: u64 = 3;
 const SETTINGS: Settings = Settings { cache: 16 << 20, quick_repair: false, schema: 1 };
 const FILE: &str = "state.redb";
 const LEVEL: i32 = 3;
+/// How long a content that nothing names is kept after it was put.
+const GRACE: Duration = Duration::from_secs(60 * 60);
 /// Chunks in one part of a list.
 const PART: usize = 1024;
 
@@ -56,8 +64,8 @@ pub struct ClientStore {
     db: Db,
     instance: [u8; 16],
     boot: u64,
-    /// Contents and lists put since this process began; a record may be about to name them.
-    fresh: Mutex<BTreeSet<Hash>>,
+    /// When contents and lists were put that a record may be about to name.
+    fresh: Mutex<BTreeMap<Hash, Instant>>,
 }
 
 impl ClientStore {
@@ -88,7 +96,7 @@ impl ClientStore {
         let txn = db.write()?;
         set_meta(&txn, BOOT, &boot)?;
         txn.commit()?;
-        Ok(Self { instance: db.meta(INSTANCE)?, boot, db, fresh: Mutex::new(BTreeSet::new()) })
+        Ok(Self { instance: db.meta(INSTANCE)?, boot, db, fresh: Mutex::new(BTreeMap::new()) })
     }
 
     /// The random id made with the store.
@@ -187,7 +195,8 @@ impl ClientStore {
         Ok((!list.is_empty()).then_some(list))
     }
 
-    /// Deletes up to `slice` bases and list parts whose content no base, head, intent or conflict names, nor this process has put.
+    /// Deletes up to `slice` bases and list parts whose content no base, head, intent or conflict names, and that this process has not
+    /// put within the last hour.
     /// Deletes nothing while a proposal's fate is unknown: its content has no other name. Returns how many; 0: nothing is left.
     pub fn sweep(&self, slice: usize) -> Result<usize, StoreError> {
         let txn = self.db.write()?;
@@ -195,8 +204,8 @@ impl ClientStore {
             txn.abort()?;
             return Ok(0);
         }
-        let mut kept = self.fresh.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        kept.extend(named(&txn)?);
+        let mut kept = named(&txn)?;
+        kept.extend(self.fresh(Instant::now()));
         let mut swept = 0;
         {
             let is_kept = |key: &[u8]| <[u8; 32]>::try_from(key).is_ok_and(|hash| kept.contains(&Hash(hash)));
@@ -219,7 +228,14 @@ impl ClientStore {
     }
 
     fn freshen(&self, hashes: impl IntoIterator<Item = Hash>) {
-        self.fresh.lock().unwrap_or_else(PoisonError::into_inner).extend(hashes);
+        let now = Instant::now();
+        self.fresh.lock().unwrap_or_else(PoisonError::into_inner).extend(hashes.into_iter().map(|hash| (hash, now)));
+    }
+
+    fn fresh(&self, now: Instant) -> Vec<Hash> {
+        let mut fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+        fresh.retain(|_, since| now.duration_since(*since) < GRACE);
+        fresh.keys().copied().collect()
     }
 }
 
@@ -266,10 +282,6 @@ fn apply(txn: &WriteTransaction, write: &ClientWrite) -> Result<(), StoreError> 
 
 /// Every content that the state names.
 fn named(txn: &WriteTransaction) -> Result<BTreeSet<Hash>, StoreError> {
-    use crate::merge::replica::Base;
-    use crate::merge::replica::Conflict;
-    use crate::merge::replica::Intent;
-    use crate::model::Node;
     let mut named = BTreeSet::new();
     let mut add = |content: &Content| named.extend(content.blob());
     for row in txn.open_table(BASE)?.iter()? {

@@ -162,16 +162,26 @@ impl Db {
             return Err(StoreError::Damaged { path: path.into(), why: "the file is empty".into() });
         }
         let database = Builder::new().set_cache_size(settings.cache).open(path).map_err(|error| opening(path, error))?;
-        let db = Self { database, path: path.into(), quick_repair: settings.quick_repair };
-        match db.meta::<u64>(SCHEMA)? {
-            found if found > settings.schema => {
-                return Err(StoreError::NewerSchema { path: path.into(), found, known: settings.schema });
-            }
-            found if found < settings.schema => return Err(db.damaged(format!("schema {found} was never released"))),
-            _ => {}
-        }
+        let db = Self::of(database, path, settings)?;
         remove_leftover(&temp_of(path))?;
         Ok(db)
+    }
+
+    fn of(database: Database, path: &Path, settings: &Settings) -> Result<Self, StoreError> {
+        let db = Self { database, path: path.into(), quick_repair: settings.quick_repair };
+        match db.meta::<u64>(SCHEMA)? {
+            found if found > settings.schema => Err(StoreError::NewerSchema { path: path.into(), found, known: settings.schema }),
+            found if found < settings.schema => Err(db.damaged(format!("schema {found} was never released"))),
+            _ => Ok(db),
+        }
+    }
+
+    /// As [`Db::open`], on another disk.
+    #[cfg(test)]
+    pub fn open_on(disk: impl redb::StorageBackend, settings: &Settings) -> Result<Self, StoreError> {
+        let path = Path::new("simulated");
+        let database = Builder::new().set_cache_size(settings.cache).create_with_backend(disk);
+        Self::of(database.map_err(|error| opening(path, error))?, path, settings)
     }
 
     /// Begins the one write transaction; waits for the one before.

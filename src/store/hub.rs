@@ -1,6 +1,7 @@
 //! A hub's durable state and, beside it, its contents.
 
 use super::contents::Contents;
+use super::contents::PACK_MAX;
 use super::contents::PATCHES;
 use super::contents::Shift;
 use super::contents::make_tables;
@@ -64,7 +65,7 @@ impl HubStore {
             txn.open_table(ACKED)?;
             make_tables(txn)
         })?;
-        Self::with(db, &packs)
+        Self::with(db, &packs, PACK_MAX)
     }
 
     /// Opens the store in `dir`.
@@ -72,12 +73,12 @@ impl HubStore {
     /// # Errors
     /// [`StoreError::Missing`], [`StoreError::Busy`], [`StoreError::Damaged`], [`StoreError::NewerSchema`]; nothing is changed then.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
-        Self::with(Db::open(&dir.join(FILE), &SETTINGS)?, &dir.join(PACKS_DIR))
+        Self::with(Db::open(&dir.join(FILE), &SETTINGS)?, &dir.join(PACKS_DIR), PACK_MAX)
     }
 
-    fn with(db: Db, packs: &Path) -> Result<Self, StoreError> {
+    fn with(db: Db, packs: &Path, pack_max: u64) -> Result<Self, StoreError> {
         let db = Arc::new(db);
-        Ok(Self { contents: Contents::open(db.clone(), packs)?, db })
+        Ok(Self { contents: Contents::open(db.clone(), packs, pack_max)?, db })
     }
 
     /// The contents.
@@ -124,6 +125,31 @@ impl HubStore {
     /// Collects contents; see [`Contents::collect`].
     pub fn collect(&self, slice: usize) -> Result<usize, StoreError> {
         self.contents.collect(slice)
+    }
+
+    /// As [`HubStore::open`] with the database on another disk.
+    #[cfg(test)]
+    pub(super) fn open_on(disk: impl redb::StorageBackend, packs: &Path) -> Result<Self, StoreError> {
+        Self::with(Db::open_on(disk, &SETTINGS)?, packs, PACK_MAX)
+    }
+
+    /// As [`HubStore::open`] with packs that are closed at `pack_max` bytes.
+    #[cfg(test)]
+    pub(super) fn open_with(dir: &Path, pack_max: u64) -> Result<Self, StoreError> {
+        Self::with(Db::open(&dir.join(FILE), &SETTINGS)?, &dir.join(PACKS_DIR), pack_max)
+    }
+
+    /// Rows of the reference counts and the unnamed contents.
+    #[cfg(test)]
+    pub(super) fn counts(&self) -> (std::collections::BTreeMap<Hash, u64>, std::collections::BTreeSet<Hash>) {
+        use super::contents::LOOSE;
+        use super::contents::REFS;
+        let txn = self.db.read().unwrap();
+        let hash = |key: &[u8]| Hash(key.try_into().unwrap());
+        let refs = txn.open_table(REFS).unwrap();
+        let refs = refs.iter().unwrap().map(|row| row.map(|(key, count)| (hash(key.value()), count.value())).unwrap());
+        let loose = txn.open_table(LOOSE).unwrap().iter().unwrap().map(|row| hash(row.unwrap().0.value())).collect();
+        (refs.collect(), loose)
     }
 
     fn write(&self, txn: &WriteTransaction, write: &HubWrite, shift: &mut Shift) -> Result<(), StoreError> {
@@ -186,6 +212,10 @@ fn forget(txn: &WriteTransaction, logged: &Logged, shift: &mut Shift) -> Result<
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "crash_tests.rs"]
+mod crash;
 
 #[cfg(test)]
 #[path = "hub_tests.rs"]

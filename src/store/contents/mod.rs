@@ -9,12 +9,17 @@
 mod collect;
 mod index;
 mod pack;
+mod size;
 
-pub(super) use index::Entry;
+#[cfg(test)]
+pub(super) use index::LOOSE;
 pub(super) use index::PATCHES;
+#[cfg(test)]
+pub(super) use index::REFS;
 pub(super) use index::Shift;
 pub(super) use index::make_tables;
 pub(super) use index::patch_key;
+pub(super) use pack::PACK_MAX;
 
 use super::chunker;
 use super::db::Db;
@@ -27,6 +32,7 @@ use crate::model::codec::decode_stored;
 use crate::wire::CHUNK_MAX;
 use crate::wire::Chunk;
 use crate::wire::Delta;
+use index::Entry;
 use index::Piece;
 use redb::ReadableTable;
 use std::collections::BTreeMap;
@@ -61,6 +67,8 @@ const LEVEL: i32 = 3;
 pub struct Contents {
     db: Arc<Db>,
     dir: PathBuf,
+    /// A pack is closed when it has reached this size, in bytes.
+    pack_max: u64,
     /// Held while index entries are written.
     flush: Mutex<()>,
     shared: Mutex<Shared>,
@@ -98,7 +106,7 @@ fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Contents {
     /// Opens the packs in `dir` (made if absent), cuts off what was never indexed and removes packs that hold nothing indexed.
-    pub(super) fn open(db: Arc<Db>, dir: &Path) -> Result<Self, StoreError> {
+    pub(super) fn open(db: Arc<Db>, dir: &Path, pack_max: u64) -> Result<Self, StoreError> {
         if dir.symlink_metadata().is_err() {
             DirBuilder::new().mode(0o700).create(dir).map_err(at(dir))?;
             sync_dir(dir.parent().unwrap_or(Path::new(".")))?;
@@ -136,13 +144,14 @@ impl Contents {
             if len > durable {
                 file.set_len(durable).map_err(at(&path))?;
             }
-            if number + 1 == next_pack && durable < pack::PACK_MAX {
+            if number + 1 == next_pack && durable < pack_max {
                 active = Some(Active { number, file: Arc::new(file), end: durable });
             }
         }
         Ok(Self {
             db,
             dir: dir.into(),
+            pack_max,
             flush: Mutex::new(()),
             shared: Mutex::new(Shared { active, next_pack, ..Shared::default() }),
             files: Mutex::new(BTreeMap::new()),
@@ -428,7 +437,7 @@ impl Contents {
 
     /// Appends a record to the active pack; not durable yet.
     fn append(&self, shared: &mut Shared, raw: u32, record: &[u8]) -> Result<Piece, StoreError> {
-        if shared.active.as_ref().is_none_or(|active| active.end >= pack::PACK_MAX) {
+        if shared.active.as_ref().is_none_or(|active| active.end >= self.pack_max) {
             let number = shared.next_pack;
             let file = Arc::new(pack::create(&self.dir, number)?);
             shared.next_pack += 1;

@@ -15,8 +15,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 
-/// A pack is closed when it has reached this size, in bytes.
-pub(super) const PACK_MAX: u64 = 256 << 20;
+/// The size at which a pack is closed, in bytes.
+pub(in crate::store) const PACK_MAX: u64 = 256 << 20;
 /// Bytes of a record before the frame.
 pub(super) const HEADER: usize = 56;
 const MAGIC: [u8; 4] = *b"sfp1";

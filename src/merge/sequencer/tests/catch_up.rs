@@ -28,7 +28,8 @@ fn ten(floor: Seq) -> (World, Vec<Hash>) {
 #[test]
 fn log_listing_or_restored() {
     let other = Hash([9; 32]);
-    let table: &[(Seq, Option<Epoch>, Seq, Option<Hash>, CatchUp, &str)] = &[
+    type Row = (Seq, Option<Epoch>, Seq, Option<Hash>, CatchUp, &'static str);
+    let table: &[Row] = &[
         (0, None, 0, Some(other), CatchUp::Log, "first start, whole log"),
         (4, None, 0, Some(other), CatchUp::Listing, "first start, log begins later"),
         (4, None, 5, None, CatchUp::Restored, "a cursor without a history"),

@@ -50,8 +50,6 @@ struct World {
     welcomes: BTreeMap<SessionId, Welcome>,
     inbox: BTreeMap<SessionId, Vec<ToClient>>,
     closed: BTreeMap<SessionId, Closed>,
-    /// Every record that was deleted, in order.
-    unlogged: Vec<Seq>,
 }
 
 impl World {
@@ -66,7 +64,6 @@ impl World {
             welcomes: BTreeMap::new(),
             inbox: BTreeMap::new(),
             closed: BTreeMap::new(),
-            unlogged: Vec::new(),
         };
         world.devices(devices);
         world
@@ -105,10 +102,11 @@ impl World {
     fn persist(&mut self, count: usize) {
         while let Some(last) = self.pending.len().min(count).checked_sub(1) {
             let ticket = self.pending[last].0;
-            for (_, writes) in self.pending.drain(..=last) {
+            let batch: Vec<_> = self.pending.drain(..=last).collect();
+            for (_, writes) in batch {
                 for write in &writes {
                     if let HubWrite::Unlog(seq) = write {
-                        self.unlogged.push(*seq);
+                        self.ack_rule(*seq);
                     }
                     self.disk.apply(write);
                 }
@@ -117,6 +115,16 @@ impl World {
             if count != usize::MAX {
                 return;
             }
+        }
+    }
+
+    /// The ack rule, on what is durable: a record goes only when nobody who counts still needs it.
+    fn ack_rule(&self, seq: Seq) {
+        let mut counted = self.disk.acked.iter().filter(|(_, row)| !row.lapsed).peekable();
+        assert!(counted.peek().is_some(), "record {seq} deleted while nobody counts");
+        for (device, row) in counted {
+            assert!(row.cursor >= seq, "record {seq} deleted before device {device} had it");
+            assert!(!row.held.contains(&seq), "record {seq} deleted while device {device} holds it");
         }
     }
 
