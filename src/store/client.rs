@@ -136,7 +136,7 @@ impl ClientStore {
     /// Makes the writes and the bytes of `bases` durable, all or none, the writes in order.
     ///
     /// # Errors
-    /// [`StoreError::Rejected`] for a base above [`BASE_MAX`].
+    /// [`StoreError::Rejected`] for a base above [`BASE_MAX`] or with another hash; nothing is written then.
     pub fn commit(&self, writes: &[ClientWrite], bases: &[(Hash, &[u8])]) -> Result<(), StoreError> {
         if bases.iter().any(|(_, bytes)| bytes.len() > BASE_MAX) {
             return Err(StoreError::Rejected("too large to be kept whole"));
@@ -146,6 +146,9 @@ impl ClientStore {
         for (hash, bytes) in bases {
             let mut contents = txn.open_table(CONTENTS)?;
             if contents.get(hash.0.as_slice())?.is_none() {
+                if Hash::of(bytes) != *hash {
+                    return Err(StoreError::Rejected("the bytes have another hash"));
+                }
                 let frame = zstd::bulk::compress(bytes, LEVEL).map_err(|_| StoreError::Rejected("zstd cannot compress"))?;
                 contents.insert(hash.0.as_slice(), (bytes.len() as u64, frame.as_slice()))?;
             }

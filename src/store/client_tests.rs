@@ -169,6 +169,17 @@ fn unnamed_bases_are_swept() {
     assert_eq!(store.base(&Hash([9; 32])).unwrap(), None);
 }
 
+/// Bytes under another content's hash are refused, and with them the writes of the transaction.
+#[test]
+fn bases_are_what_they_are_called() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = ClientStore::open_or_create(dir.path()).unwrap();
+    let write = ClientWrite::Base(NodeId([1; 16]), Some(base(1)));
+    let error = store.commit(&[write], &[(Hash::of(b"right"), b"wrong")]).unwrap_err();
+    assert!(matches!(error, StoreError::Rejected(_)), "{error}");
+    assert_eq!(store.load().unwrap(), ClientState::default());
+}
+
 /// A content above the limit is refused, one at the limit is kept.
 #[test]
 fn bases_have_a_limit() {

@@ -130,7 +130,7 @@ proptest! {
             disk.fail_after(operations);
             let mut tried = state.clone();
             if let Ok(store) = HubStore::open_on(disk.clone(), &packs) {
-                loop {
+                for _ in 0..=operations {
                     let next = writes(round + 1);
                     next.iter().for_each(|write| tried.apply(write));
                     match store.commit(&next) {

@@ -1,7 +1,7 @@
 //! Deletes contents that nothing names, and rewrites packs that are mostly garbage.
 
 use super::Contents;
-use super::GRACE;
+use super::Shared;
 use super::hold;
 use super::index;
 use super::index::Entry;
@@ -19,15 +19,25 @@ use redb::WriteTransaction;
 use std::io;
 use std::time::Instant;
 
+impl Shared {
+    fn is_wanted(&self, hash: &Hash) -> bool {
+        self.pins.contains_key(hash) || self.lists.contains_key(hash)
+    }
+}
+
 impl Contents {
     /// Deletes up to about `slice` unnamed contents and references of chunk lists in one transaction; where there are none, rewrites
     /// at most one pack (256 MiB) of which less than half is live. Returns how much was done; 0: nothing is left for now.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] once for each pack that has lost records; it is left as it is until the next opening.
     pub fn collect(&self, slice: usize) -> Result<usize, StoreError> {
         let now = Instant::now();
-        hold(&self.shared).pins.retain(|_, since| now.duration_since(*since) < GRACE);
+        hold(&self.shared).pins.retain(|_, until| *until > now);
+        // Looked for by reading first, so that commits do not wait where there is nothing to delete.
         let idle = {
             let txn = self.db.read()?;
-            txn.open_table(index::LOOSE)?.is_empty()? && txn.open_table(index::UNLISTING)?.is_empty()?
+            txn.open_table(index::UNLISTING)?.is_empty()? && self.choose(&txn.open_table(index::LOOSE)?, 1)?.is_empty()
         };
         let done = if idle { 0 } else { self.delete_slice(slice)? };
         match done {
@@ -99,22 +109,29 @@ impl Contents {
         Ok(done)
     }
 
-    /// Chooses loose contents that nobody may be about to name; from here on they are as good as gone.
+    /// Chooses contents to delete; from here on they are as good as gone.
     fn doom(&self, txn: &WriteTransaction, most: usize) -> Result<Vec<Hash>, StoreError> {
         let loose = txn.open_table(index::LOOSE)?;
-        let mut chosen = Vec::new();
+        let mut chosen = self.choose(&loose, most)?;
         let mut shared = hold(&self.shared);
+        chosen.retain(|hash| !shared.is_wanted(hash));
+        shared.dying.extend(chosen.iter().copied());
+        Ok(chosen)
+    }
+
+    /// Unnamed contents that nobody may be about to name, as far as one can tell now.
+    fn choose(&self, loose: &impl ReadableTable<&'static [u8], u64>, most: usize) -> Result<Vec<Hash>, StoreError> {
+        let mut chosen = Vec::new();
         for row in loose.iter()? {
             if chosen.len() >= most {
                 break;
             }
             let key = row?.0;
             let hash = Hash(key.value().try_into().map_err(|_| self.db.damaged("a hash of another length"))?);
-            if !shared.pins.contains_key(&hash) && !shared.lists.contains_key(&hash) {
+            if !hold(&self.shared).is_wanted(&hash) {
                 chosen.push(hash);
             }
         }
-        shared.dying.extend(chosen.iter().copied());
         Ok(chosen)
     }
 
@@ -124,17 +141,28 @@ impl Contents {
         if hold(&self.shared).failed {
             return Err(StoreError::Failed);
         }
-        let active = hold(&self.shared).active.as_ref().map(|active| active.number);
+        let (active, spared) = {
+            let shared = hold(&self.shared);
+            (shared.active.as_ref().map(|active| active.number), shared.spared.clone())
+        };
         let mut worst: Option<(u64, u64, u64)> = None;
         for row in self.db.read()?.open_table(index::PACKS)?.iter()? {
             let (number, sizes) = row?;
             let (number, (durable, live)) = (number.value(), sizes.value());
-            if Some(number) != active && live * 2 < durable && worst.is_none_or(|(_, _, least)| live < least) {
+            if Some(number) != active
+                && !spared.contains(&number)
+                && live * 2 < durable
+                && worst.is_none_or(|(_, _, least)| live < least)
+            {
                 worst = Some((number, durable, live));
             }
         }
         let Some((number, durable, live)) = worst else { return Ok(false) };
-        let moves = if live == 0 { Vec::new() } else { self.copy_live(number, durable)? };
+        let moves = if live == 0 { Ok(Vec::new()) } else { self.copy_live(number, durable) };
+        if let Err(StoreError::Damaged { .. }) = moves {
+            hold(&self.shared).spared.insert(number);
+        }
+        let moves = moves?;
         let dirty = std::mem::take(&mut hold(&self.shared).dirty);
         let moved = self.sync(dirty).and_then(|()| self.record_moves(number, &moves));
         if let Err(error) = moved {

@@ -146,7 +146,7 @@ pub(in crate::store) fn list_chunks(
     Ok(chunks)
 }
 
-/// Writes the entries that are new. Returns nothing; entries whose content got one meanwhile are left out, their record is garbage.
+/// Writes the entries that are new; the record of a content that got an entry meanwhile is garbage.
 pub(in crate::store) fn insert_pieces<'a>(
     txn: &WriteTransaction,
     pieces: impl Iterator<Item = (&'a Hash, &'a Piece)>,
@@ -171,7 +171,8 @@ pub(in crate::store) fn insert_pieces<'a>(
     Ok(())
 }
 
-/// Writes the chunk lists that are new; each references its chunks from here on.
+/// Writes the chunk lists that are new; each references its chunks from here on. A list with a chunk that is gone is left out: its
+/// content is not here, whoever names it is told so and sends it again.
 pub(in crate::store) fn insert_lists<'a>(
     txn: &WriteTransaction,
     new: impl Iterator<Item = (&'a Hash, &'a Arc<(u64, Vec<Chunk>)>)>,
@@ -184,7 +185,7 @@ pub(in crate::store) fn insert_lists<'a>(
     for (hash, content) in new {
         let (len, chunks) = content.as_ref();
         let key = hash.0.as_slice();
-        if contents.get(key)?.is_some() {
+        if contents.get(key)?.is_some() || !all_known(&contents, chunks)? {
             continue;
         }
         let list = lists.last()?.map_or(1, |(key, _)| key.value().0 + 1);
@@ -200,6 +201,15 @@ pub(in crate::store) fn insert_lists<'a>(
         }
     }
     Ok(())
+}
+
+fn all_known(contents: &impl ReadableTable<&'static [u8], &'static [u8]>, chunks: &[Chunk]) -> Result<bool, StoreError> {
+    for chunk in chunks {
+        if contents.get(chunk.hash.0.as_slice())?.is_none() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// The bytes that a record in a pack no longer needs.

@@ -51,10 +51,13 @@ use std::sync::PoisonError;
 use std::time::Duration;
 use std::time::Instant;
 
-/// How long a content that nothing names is kept.
+/// How long a content that nothing names is kept after it was put or asked for.
 const GRACE: Duration = Duration::from_secs(24 * 60 * 60);
-/// Pieces that may wait for their index entries; then whoever puts the next makes them durable.
+/// The same once a record has named it; another record that was checked before may still be about to.
+const GRACE_NAMED: Duration = Duration::from_secs(10 * 60);
+/// Pieces and bytes that may wait for their index entries; then whoever puts the next makes them durable.
 const PENDING_MAX: usize = 4096;
+const UNSYNCED_MAX: u64 = 64 << 20;
 /// Pack files kept open for reading.
 const OPEN_MAX: usize = 64;
 /// Bytes of offered patches that wait for their record; beyond it they are forgotten and deltas are made anew.
@@ -84,7 +87,11 @@ struct Shared {
     lists: BTreeMap<Hash, Arc<(u64, Vec<Chunk>)>>,
     /// Packs with bytes that are not durable.
     dirty: BTreeMap<u64, Arc<File>>,
-    /// When a content that may be unnamed was last put or asked for.
+    /// How many bytes, about.
+    unsynced: u64,
+    /// Packs that cannot be rewritten because they are damaged.
+    spared: BTreeSet<u64>,
+    /// Until when a content is kept although nothing may name it.
     pins: BTreeMap<Hash, Instant>,
     /// Being deleted by a transaction under way: as good as gone.
     dying: BTreeSet<Hash>,
@@ -164,7 +171,7 @@ impl Contents {
         if shared.dying.contains(hash) || self.indexed(hash)?.is_none() {
             return Ok(false);
         }
-        shared.pins.insert(*hash, Instant::now());
+        shared.pins.insert(*hash, Instant::now() + GRACE);
         Ok(true)
     }
 
@@ -211,8 +218,9 @@ impl Contents {
             Some(Entry::List { len, .. }) if len <= limit as u64 => (len, self.chunks_of(hash)?),
             _ => return Ok(None),
         };
+        let Some(chunks) = chunks else { return Ok(None) };
         let mut bytes = Vec::with_capacity(len as usize);
-        for chunk in chunks.unwrap_or_default() {
+        for chunk in chunks {
             match self.read_piece(&chunk.hash, chunk.len as usize)? {
                 Some(part) => bytes.extend(part),
                 None => return Ok(None),
@@ -277,7 +285,7 @@ impl Contents {
                     || !shared.dying.contains(&chunk.hash)
                         && matches!(index::entry(&contents, &chunk.hash)?, Some(Entry::Piece(_)));
                 if known {
-                    shared.pins.insert(chunk.hash, Instant::now());
+                    shared.pins.insert(chunk.hash, Instant::now() + GRACE);
                 } else {
                     missing.push((batch * 256 + at) as u32);
                 }
@@ -324,6 +332,7 @@ impl Contents {
             if shared.pieces.is_empty() && shared.lists.is_empty() {
                 return Ok(());
             }
+            shared.unsynced = 0;
             (shared.pieces.clone(), shared.lists.clone(), std::mem::take(&mut shared.dirty))
         };
         let written = self.sync(dirty).and_then(|()| {
@@ -333,6 +342,7 @@ impl Contents {
             index::insert_lists(&txn, lists.iter(), &mut shift)?;
             shift.write(&txn)?;
             txn.commit()?;
+            self.unpin(shift.named());
             Ok(())
         });
         let mut shared = hold(&self.shared);
@@ -345,7 +355,7 @@ impl Contents {
         Ok(())
     }
 
-    /// Remembers an uploaded delta to the content `to`, to be kept with the record that replaces the delta's base by it.
+    /// Remembers an uploaded and verified delta to the content `to`, to be kept with the record that replaces the delta's base by it.
     pub fn offer_patch(&self, to: &Hash, delta: Delta) {
         let mut shared = hold(&self.shared);
         if shared.offered_bytes + delta.bytes.len() > OFFERED_MAX {
@@ -380,11 +390,12 @@ impl Contents {
         Some(delta)
     }
 
-    /// References hold these from now on.
+    /// References hold these from now on, and soon nothing else has to.
     pub(super) fn unpin<'a>(&self, named: impl Iterator<Item = &'a Hash>) {
+        let soon = Instant::now() + GRACE_NAMED;
         let mut shared = hold(&self.shared);
         for hash in named {
-            shared.pins.remove(hash);
+            shared.pins.entry(*hash).and_modify(|until| *until = soon.min(*until));
         }
     }
 
@@ -416,7 +427,7 @@ impl Contents {
         {
             let mut shared = hold(&self.shared);
             if shared.pieces.contains_key(hash) || (!shared.dying.contains(hash) && self.indexed(hash)?.is_some()) {
-                shared.pins.insert(*hash, Instant::now());
+                shared.pins.insert(*hash, Instant::now() + GRACE);
                 return Ok(());
             }
         }
@@ -429,8 +440,8 @@ impl Contents {
             let piece = self.append(&mut shared, raw as u32, &record)?;
             shared.pieces.insert(*hash, piece);
         }
-        shared.pins.insert(*hash, Instant::now());
-        let full = shared.pieces.len() >= PENDING_MAX;
+        shared.pins.insert(*hash, Instant::now() + GRACE);
+        let full = shared.pieces.len() >= PENDING_MAX || shared.unsynced >= UNSYNCED_MAX;
         drop(shared);
         if full { self.make_durable() } else { Ok(()) }
     }
@@ -450,12 +461,13 @@ impl Contents {
         let piece = Piece { pack: active.number, offset: active.end, stored, raw };
         active.end += record.len() as u64;
         shared.dirty.insert(active.number, active.file.clone());
+        shared.unsynced += record.len() as u64;
         Ok(piece)
     }
 
     fn enlist(&self, hash: &Hash, len: u64, list: Vec<Chunk>) -> Result<(), StoreError> {
         let mut shared = hold(&self.shared);
-        shared.pins.insert(*hash, Instant::now());
+        shared.pins.insert(*hash, Instant::now() + GRACE);
         if shared.dying.contains(hash) || self.indexed(hash)?.is_none() {
             shared.lists.insert(*hash, Arc::new((len, list)));
         }

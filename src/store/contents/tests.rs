@@ -254,6 +254,8 @@ fn garbage_packs_are_rewritten() {
     store.contents().make_durable().unwrap();
     let emptied: Vec<HubWrite> = (0..60).filter(|n| n % 6 != 0).map(|n| head(n + 1, one, 11)).collect();
     store.commit(&emptied).unwrap();
+    assert_eq!(collect_all(&store), 0);
+    let store = reopen(&dir, store);
     assert!(collect_all(&store) > 50);
     let left: u64 = packs(&dir).values().sum();
     assert!(left < full / 2, "{left} of {full} bytes");
@@ -268,6 +270,24 @@ fn garbage_packs_are_rewritten() {
     let store = reopen(&dir, store);
     check(&store);
     assert_eq!(collect_all(&store), 0);
+}
+
+/// A damaged pack is not rewritten, costs no space again and again, and what is whole in it stays readable.
+#[test]
+fn damaged_packs_are_spared() {
+    let (dir, store) = new_store();
+    let hashes: Vec<Hash> = (0..20).map(|seed| put(&store, &noise(seed, 10_000))).collect();
+    store.contents().make_durable().unwrap();
+    store.commit(&[head(1, hashes[0], 10_000), head(2, hashes[2], 10_000)]).unwrap();
+    let file = File::options().write(true).open(dir.path().join("packs/1.pack")).unwrap();
+    let second = pack::HEADER + compress(&noise(0, 10_000)).unwrap().len();
+    file.write_all_at(b"rot", second as u64).unwrap();
+    let store = reopen(&dir, store);
+    let results: Vec<_> = std::iter::repeat_with(|| store.collect(50)).take_while(|done| !matches!(done, Ok(0))).collect();
+    assert_eq!(results.iter().filter(|done| matches!(done, Err(StoreError::Damaged { .. }))).count(), 1);
+    assert!(packs(&dir).contains_key("1.pack"));
+    assert_eq!(read(&store, &hashes[0]).unwrap(), noise(0, 10_000));
+    assert_eq!(read(&store, &hashes[2]).unwrap(), noise(2, 10_000));
 }
 
 /// Threads put, read and make durable while heads are committed and garbage is collected: whatever is named stays readable.
