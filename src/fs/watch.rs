@@ -1,0 +1,171 @@
+//! Notices of changes that bypass the mount: inotify on the directories underneath.
+//!
+//! A notice says "look there", not what happened; our own changes are noticed too.
+
+use super::root::descriptor_path;
+use crate::model::Name;
+use rustix::fs::inotify;
+use rustix::fs::inotify::CreateFlags;
+use rustix::fs::inotify::ReadFlags;
+use rustix::fs::inotify::WatchFlags;
+use rustix::io::Errno;
+use std::collections::BTreeMap;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::sync::mpsc::Sender;
+use std::thread::JoinHandle;
+
+/// Something to look at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Noticed {
+    /// The entry `name` of the directory with inode `dir` came, went, or was written and closed.
+    Entry { dir: u64, name: Name },
+    /// Notices were lost: look everywhere.
+    Lost,
+}
+
+#[derive(Debug, Default)]
+struct Watched {
+    dirs: BTreeMap<i32, u64>,
+    by_ino: BTreeMap<u64, i32>,
+    warned: bool,
+    ending: bool,
+}
+
+#[derive(Debug)]
+struct Shared {
+    inotify: OwnedFd,
+    watched: Mutex<Watched>,
+}
+
+impl Shared {
+    fn watched(&self) -> MutexGuard<'_, Watched> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The watched directories of a root; dropping it ends the thread.
+#[derive(Debug)]
+pub struct Watch {
+    shared: Arc<Shared>,
+    /// A watch that nothing happens to; its removal wakes the thread.
+    bell: i32,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Watch {
+    /// Begins to send what is noticed to `sender`, which never waits.
+    ///
+    /// # Errors
+    /// When the system gives no inotify instance or thread; one can go on without.
+    pub fn start(sender: Sender<Noticed>) -> io::Result<Self> {
+        let inotify = inotify::init(CreateFlags::CLOEXEC)?;
+        let bell = inotify::add_watch(&inotify, "/proc", WatchFlags::DELETE_SELF)?;
+        let shared = Arc::new(Shared { inotify, watched: Mutex::default() });
+        let read = shared.clone();
+        let thread = std::thread::Builder::new().name("watch".into()).spawn(move || deliver(&read, &sender))?;
+        Ok(Self { shared, bell, thread: Some(thread) })
+    }
+
+    /// Watches the open directory `dir` with inode `ino`; twice is once. False: it is not watched, because the system's limit is
+    /// reached (said once, as a warning) or the directory is gone.
+    pub fn add(&self, dir: impl AsFd, ino: u64) -> bool {
+        let flags = WatchFlags::CLOSE_WRITE
+            | WatchFlags::CREATE
+            | WatchFlags::DELETE
+            | WatchFlags::MOVED_FROM
+            | WatchFlags::MOVED_TO
+            | WatchFlags::ONLYDIR
+            | WatchFlags::EXCL_UNLINK;
+        // Before the watch: a notice that comes at once must find its directory.
+        let mut watched = self.shared.watched();
+        match inotify::add_watch(&self.shared.inotify, descriptor_path(dir), flags) {
+            Ok(wd) => {
+                watched.dirs.insert(wd, ino);
+                watched.by_ino.insert(ino, wd);
+                true
+            }
+            Err(error) => {
+                if !watched.warned {
+                    watched.warned = true;
+                    let hint = if error == Errno::NOSPC { "raise fs.inotify.max_user_watches" } else { "see the error" };
+                    tracing::warn!(%error, hint, "not every directory is watched: changes that bypass the mount are found at the next start");
+                }
+                false
+            }
+        }
+    }
+
+    /// Stops watching the directory with inode `ino`; one that is not watched is fine too.
+    pub fn remove(&self, ino: u64) {
+        let mut watched = self.shared.watched();
+        if let Some(wd) = watched.by_ino.remove(&ino) {
+            watched.dirs.remove(&wd);
+            // It fails only for a directory that is gone, and with it the watch.
+            let _ = inotify::remove_watch(&self.shared.inotify, wd);
+        }
+    }
+
+    /// Whether every directory that was asked for could be watched.
+    pub fn is_complete(&self) -> bool {
+        !self.shared.watched().warned
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.shared.watched().ending = true;
+        if inotify::remove_watch(&self.shared.inotify, self.bell).is_ok()
+            && let Some(thread) = self.thread.take()
+        {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn deliver(shared: &Shared, sender: &Sender<Noticed>) {
+    let mut buffer = vec![MaybeUninit::uninit(); 64 << 10];
+    let mut reader = inotify::Reader::new(&shared.inotify, &mut buffer);
+    loop {
+        let event = match reader.next() {
+            Err(Errno::INTR) => continue,
+            Err(error) => {
+                tracing::warn!(%error, "watching the directory ended");
+                let _ = sender.send(Noticed::Lost);
+                return;
+            }
+            Ok(event) => event,
+        };
+        let noticed = {
+            let mut watched = shared.watched();
+            if watched.ending {
+                return;
+            }
+            if event.events().contains(ReadFlags::QUEUE_OVERFLOW) {
+                Some(Noticed::Lost)
+            } else if event.events().contains(ReadFlags::IGNORED) {
+                if let Some(ino) = watched.dirs.remove(&event.wd())
+                    && watched.by_ino.get(&ino) == Some(&event.wd())
+                {
+                    watched.by_ino.remove(&ino);
+                }
+                None
+            } else {
+                let dir = watched.dirs.get(&event.wd()).copied();
+                let name = event.file_name().and_then(|name| Name::new(name.to_bytes()).ok());
+                dir.zip(name).map(|(dir, name)| Noticed::Entry { dir, name })
+            }
+        };
+        if let Some(noticed) = noticed
+            && sender.send(noticed).is_err()
+        {
+            return;
+        }
+    }
+}
