@@ -278,3 +278,88 @@ impl Root {
         Ok(Reading::Read(()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn path(at: &str) -> RelPath {
+        RelPath::from_bytes(at.as_bytes()).unwrap()
+    }
+
+    /// A listing names what travels, in byte order, and counts what does not.
+    #[test]
+    fn a_listing() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        root.state_dir().unwrap();
+        std::fs::write(dir.path().join("b"), "bytes").unwrap();
+        std::fs::create_dir(dir.path().join("a")).unwrap();
+        symlink("nowhere", dir.path().join("c")).unwrap();
+        std::fs::write(dir.path().join(".b.swp"), "").unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(dir.path().join("s")).unwrap();
+        let listing = root.list(&RelPath::ROOT).unwrap().unwrap();
+        let kinds: Vec<_> = listing.entries.iter().map(|(name, look)| (name.as_bytes().to_vec(), look.kind.clone())).collect();
+        let link = LookKind::Symlink { target: b"nowhere".to_vec() };
+        assert_eq!(kinds, [(b"a".to_vec(), LookKind::Dir), (b"b".to_vec(), LookKind::File), (b"c".to_vec(), link)]);
+        assert_eq!((listing.ignored, listing.covered), (3, vec![]));
+        for (name, look) in &listing.entries {
+            assert_eq!(root.look(&RelPath::ROOT.join(name)).unwrap().as_ref(), Some(look));
+        }
+    }
+
+    /// What is below a file, a link or nothing is not there; a fifo and a socket are no files and nobody waits for them.
+    #[test]
+    fn not_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        std::fs::write(dir.path().join("f"), "").unwrap();
+        symlink("f", dir.path().join("l")).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(dir.path().join("s")).unwrap();
+        rustix::fs::mkfifoat(root.dir(), "p", rustix::fs::Mode::RWXU).unwrap();
+        for at in ["f/x", "l/x", "x", "x/y"] {
+            assert_eq!(root.look(&path(at)).unwrap(), None, "{at}");
+        }
+        for at in ["l", "s", "p", "x", ""] {
+            assert!(root.open_read(&path(at)).unwrap().is_none(), "{at}");
+        }
+        assert_eq!(root.list(&path("f")).unwrap(), None);
+    }
+
+    /// A file is hashed and read whole while it is the one expected, and "changed" or "too large" otherwise.
+    #[test]
+    fn reading_checks_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        let bytes = vec![42; (1 << 20) + 3];
+        std::fs::write(dir.path().join("f"), &bytes).unwrap();
+        let seen = root.look(&path("f")).unwrap().unwrap().fingerprint;
+        assert_eq!(root.hash(&path("f"), &seen).unwrap(), Reading::Read(Hash::of(&bytes)));
+        assert_eq!(root.read_all(&path("f"), &seen, seen.size).unwrap(), Reading::Read(bytes));
+        assert_eq!(root.read_all(&path("f"), &seen, seen.size - 1).unwrap(), Reading::TooLarge);
+        std::fs::write(dir.path().join("g"), "x").unwrap();
+        std::fs::rename(dir.path().join("g"), dir.path().join("f")).unwrap();
+        assert_eq!(root.hash(&path("f"), &seen).unwrap(), Reading::Changed);
+        std::fs::remove_file(dir.path().join("f")).unwrap();
+        assert_eq!(root.read_all(&path("f"), &seen, 9).unwrap(), Reading::Changed);
+    }
+
+    /// A directory on which something is mounted is neither listed as gone nor entered.
+    #[test]
+    fn a_mount_inside_is_covered() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        let at = dir.path().join("m");
+        std::fs::create_dir(&at).unwrap();
+        rustix::mount::mount("tmpfs", &at, "tmpfs", rustix::mount::MountFlags::empty(), c"size=64k").unwrap();
+        let (listing, below) = (root.list(&RelPath::ROOT), root.look(&path("m/x")));
+        rustix::mount::unmount(&at, rustix::mount::UnmountFlags::DETACH).unwrap();
+        let listing = listing.unwrap().unwrap();
+        assert_eq!((listing.entries.len(), listing.covered), (0, vec![Name::new(b"m").unwrap()]));
+        assert_eq!(below.unwrap_err().kind(), io::ErrorKind::CrossesDevices);
+    }
+}

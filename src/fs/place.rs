@@ -33,6 +33,9 @@ use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+#[cfg(test)]
+mod tests;
+
 /// So many directories are made durable one by one; more of them by one `syncfs`.
 const SYNC_EACH: usize = 32;
 
@@ -228,14 +231,20 @@ fn bits(mode: u16) -> Mode {
     Mode::from_raw_mode((mode & Attrs::MODE_MASK).into())
 }
 
-/// `after`, with a fingerprint that fits nothing if it is not `before` but for its name and attributes.
-fn trusted(before: &Look, mtime: Mtime, mut after: Look) -> Look {
-    let (was, is) = (&before.fingerprint, &after.fingerprint);
-    if (was.ino, was.size, mtime) != (is.ino, is.size, is.mtime) && before.kind() != Some(Kind::Dir) {
-        after.fingerprint = before.fingerprint;
-        after.fingerprint.ctime = Mtime::default();
+/// What an act left, from the descriptor held since before it. Where that is not `before` but for its name and attributes, or
+/// cannot be told any more, the fingerprint fits nothing.
+fn settled(before: &Look, mtime: Mtime, held: BorrowedFd<'_>) -> Look {
+    let after = look_fd(held);
+    let doubtful = match &after {
+        Ok(after) if before.kind() == Some(Kind::Dir) => before.fingerprint.ino != after.fingerprint.ino,
+        Ok(after) => (before.fingerprint.size, mtime) != (after.fingerprint.size, after.fingerprint.mtime),
+        Err(_) => true,
+    };
+    let mut look = after.unwrap_or_else(|_| before.clone());
+    if doubtful {
+        look.fingerprint = Fingerprint { ctime: Mtime::default(), ..before.fingerprint };
     }
-    after
+    look
 }
 
 /// Gives a new thing the owner of the old one or of its directory; only root can, others get their own.
@@ -294,7 +303,8 @@ impl Placer {
     /// [`Placer::sync_dirs`].
     ///
     /// # Errors
-    /// [`PlaceError`]; the tree is then as it was. A [`Placement::SetAttrs`] may have set one of the two attributes.
+    /// [`PlaceError`]; the tree is then as it was. A [`Placement::SetAttrs`] may have set one of the two attributes,
+    /// and a [`Placement::CreateDir`] without write permission for its owner may have left that permission.
     pub fn place(&mut self, placement: &Placement) -> Result<Placed, PlaceError> {
         let stage = self.stage.clone();
         match placement {
@@ -425,8 +435,8 @@ impl Placer {
         rename(&from, &to, flags)?;
         ready.placed = true;
         self.touch(to.under.as_fd());
-        let after = look_fd(ready.held.as_fd())?;
-        Ok(Placed { before, now: Some(trusted(&ready.look, ready.look.fingerprint.mtime, after)) })
+        let now = settled(&ready.look, ready.look.fingerprint.mtime, ready.held.as_fd());
+        Ok(Placed { before, now: Some(now) })
     }
 
     fn create_dir(&mut self, stage: &Stage, path: &RelPath, mode: u16) -> Result<Placed, PlaceError> {
@@ -436,7 +446,7 @@ impl Placer {
         let ready = ready(stage, name, true)?;
         give_owner(spot.under.as_fd(), stage.dir(), &ready.name)?;
         // To be moved a directory must be writable to its owner.
-        rustix::fs::chmod(descriptor_path(&ready.held), bits(mode) | Mode::RWXU)?;
+        rustix::fs::chmod(descriptor_path(ready.held.as_fd()), bits(mode) | Mode::RWXU)?;
         let ino = ready.look.fingerprint.ino;
         let placed = self.install(ready, spot, None)?;
         if bits(mode).contains(Mode::RWXU) {
@@ -457,8 +467,7 @@ impl Placer {
         rename(&from, &to, RenameFlags::NOREPLACE)?;
         self.touch(from.under.as_fd());
         self.touch(to.under.as_fd());
-        let after = look_fd(held.as_fd())?;
-        let now = trusted(&before, before.fingerprint.mtime, after);
+        let now = settled(&before, before.fingerprint.mtime, held.as_fd());
         Ok(Placed { before: Some(before), now: Some(now) })
     }
 
@@ -494,16 +503,16 @@ impl Placer {
         if kind != Kind::Symlink && before.attrs.mode != attrs.mode & Attrs::MODE_MASK {
             // A directory's set-group-id bit is this machine's own affair.
             let kept = if kind == Kind::Dir { Mode::from_raw_mode(stat.st_mode) & Mode::SGID } else { Mode::empty() };
-            rustix::fs::chmod(descriptor_path(&act), bits(attrs.mode) | kept)?;
+            rustix::fs::chmod(descriptor_path(act.as_fd()), bits(attrs.mode) | kept)?;
         }
         match kind {
             Kind::Dir => {}
-            Kind::File => rustix::fs::utimensat(&act, descriptor_path(&act), &times(attrs.mtime), AtFlags::empty())?,
+            Kind::File => rustix::fs::utimensat(&act, descriptor_path(act.as_fd()), &times(attrs.mtime), AtFlags::empty())?,
             Kind::Symlink => {
                 rustix::fs::utimensat(spot.act(), &spot.name[..], &times(attrs.mtime), AtFlags::SYMLINK_NOFOLLOW)?;
             }
         }
-        let now = trusted(&before, attrs.mtime, look_fd(held.as_fd())?);
+        let now = settled(&before, attrs.mtime, held.as_fd());
         self.touch(spot.under.as_fd());
         Ok(Placed { before: Some(before), now: Some(now) })
     }

@@ -86,8 +86,8 @@ pub(super) fn if_there<T>(result: Result<T, Errno>) -> io::Result<Option<T>> {
 
 /// The path of an open descriptor, for the calls that take no descriptor. It leads to the very thing that is open,
 /// below whatever was mounted there since.
-pub(super) fn descriptor_path(fd: impl AsFd) -> String {
-    format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd())
+pub(super) fn descriptor_path(fd: BorrowedFd<'_>) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
 /// What tells that a directory is the one that was synchronized before.
@@ -177,7 +177,7 @@ impl Root {
 
     /// A path of the state directory that keeps leading underneath after a mount was laid over the root; for this process only.
     pub fn state_path(&self) -> PathBuf {
-        Path::new(&descriptor_path(&self.dir)).join(String::from_utf8_lossy(STATE_DIR).as_ref())
+        Path::new(&descriptor_path(self.dir())).join(String::from_utf8_lossy(STATE_DIR).as_ref())
     }
 
     /// The identity marker; `None` where the directory was never synchronized, or was emptied.

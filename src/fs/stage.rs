@@ -330,3 +330,75 @@ impl Drop for StagedWriter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stage() -> (tempfile::TempDir, Arc<Stage>) {
+        let dir = tempfile::tempdir().unwrap();
+        let stage = Stage::open(&Root::open(dir.path()).unwrap()).unwrap();
+        (dir, Arc::new(stage))
+    }
+
+    fn put(stage: &Arc<Stage>, bytes: &[u8]) -> Hash {
+        let mut writer = stage.writer(Hash::of(bytes), bytes.len() as u64).unwrap();
+        bytes.chunks(3).for_each(|chunk| writer.write(chunk).unwrap());
+        writer.finish().unwrap();
+        Hash::of(bytes)
+    }
+
+    /// Bytes that are not the announced ones get no name and leave nothing: others, fewer, more.
+    #[test]
+    fn wrong_bytes_are_refused() {
+        let (_dir, stage) = stage();
+        for (len, bytes) in [(3, &b"abx"[..]), (4, b"abc"), (2, b"abc"), (3, b"ab")] {
+            let mut writer = stage.writer(Hash::of(b"abc"), len).unwrap();
+            let result = writer.write(bytes).and_then(|()| writer.finish());
+            assert!(matches!(result, Err(StageError::WrongBytes)), "{bytes:?}");
+        }
+        assert!(stage.names().unwrap().is_empty() && !stage.has(&Hash::of(b"abc")).unwrap());
+    }
+
+    /// A content can be staged twice, is there once, readable, and gone after its removal.
+    #[test]
+    fn staging_is_idempotent() {
+        let (_dir, stage) = stage();
+        let hashes = [put(&stage, b"hello"), put(&stage, b"hello"), put(&stage, b"")];
+        stage.sync(&hashes).unwrap();
+        assert_eq!(stage.names().unwrap().len(), 2);
+        assert_eq!(io::read_to_string(stage.open_content(&hashes[0]).unwrap().unwrap()).unwrap(), "hello");
+        stage.remove(&hashes[0]).unwrap();
+        stage.remove(&hashes[0]).unwrap();
+        assert!(!stage.has(&hashes[0]).unwrap() && stage.sync(&hashes).is_err());
+    }
+
+    /// A batch is made durable in one go.
+    #[test]
+    fn a_large_batch_is_synced() {
+        let (_dir, stage) = stage();
+        let hashes: Vec<Hash> = (0..40u8).map(|n| put(&stage, &[n])).collect();
+        stage.sync(&hashes).unwrap();
+        assert_eq!(stage.names().unwrap().len(), 40);
+    }
+
+    /// After a crash the wanted and whole content stays; unfinished, unwanted and torn ones go; limbo and strange names stay.
+    #[test]
+    fn a_start_sweeps_what_nobody_wants() {
+        let (dir, stage) = stage();
+        let (wanted, torn, unwanted) = (put(&stage, b"wanted"), put(&stage, b"torn"), put(&stage, b"unwanted"));
+        let at = dir.path().join(".syncfs/stage");
+        std::fs::write(at.join(torn.to_string()), "").unwrap();
+        std::fs::write(at.join("tmp-0"), "half").unwrap();
+        std::fs::create_dir(at.join("tmp-1")).unwrap();
+        std::fs::create_dir_all(at.join(format!("limbo-{}/d", NodeId([1; 16])))).unwrap();
+        std::fs::write(at.join("strange"), "").unwrap();
+        let wanted_name = at.join(wanted.to_string());
+        std::fs::set_permissions(&wanted_name, std::os::unix::fs::PermissionsExt::from_mode(0)).unwrap();
+        let swept = stage.sweep(&BTreeSet::from([wanted, torn])).unwrap();
+        assert_eq!(swept, Swept { kept: 1, removed: 4 });
+        assert!(stage.has(&wanted).unwrap() && !stage.has(&torn).unwrap() && !stage.has(&unwanted).unwrap());
+        assert_eq!(stage.limbo().unwrap().len(), 1);
+        assert_eq!(stage.names().unwrap().len(), 3);
+    }
+}

@@ -85,7 +85,7 @@ impl Watch {
             | WatchFlags::EXCL_UNLINK;
         // Before the watch: a notice that comes at once must find its directory.
         let mut watched = self.shared.watched();
-        match inotify::add_watch(&self.shared.inotify, descriptor_path(dir), flags) {
+        match inotify::add_watch(&self.shared.inotify, descriptor_path(dir.as_fd()), flags) {
             Ok(wd) => {
                 watched.dirs.insert(wd, ino);
                 watched.by_ino.insert(ino, wd);
@@ -94,8 +94,9 @@ impl Watch {
             Err(error) => {
                 if !watched.warned {
                     watched.warned = true;
-                    let hint = if error == Errno::NOSPC { "raise fs.inotify.max_user_watches" } else { "see the error" };
-                    tracing::warn!(%error, hint, "not every directory is watched: changes that bypass the mount are found at the next start");
+                    let hint =
+                        if error == Errno::NOSPC { "raise fs.inotify.max_user_watches" } else { "the next start finds them" };
+                    tracing::warn!(%error, hint, "not every directory is watched for changes that bypass the mount");
                 }
                 false
             }
@@ -167,5 +168,58 @@ fn deliver(shared: &Shared, sender: &Sender<Noticed>) {
         {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::os::unix::fs::MetadataExt;
+    use std::path::Path;
+    use std::sync::mpsc::Receiver;
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    fn wait_for(receiver: &Receiver<Noticed>, dir: &Path, name: &[u8]) {
+        let wanted = Noticed::Entry { dir: dir.metadata().unwrap().ino(), name: Name::new(name).unwrap() };
+        while receiver.recv_timeout(Duration::from_secs(20)).expect("a notice") != wanted {}
+    }
+
+    /// Writing, making, moving and removing in a watched directory is noticed under the directory's inode.
+    #[test]
+    fn changes_are_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = dir.path();
+        let (sender, receiver) = channel();
+        let watch = Watch::start(sender).unwrap();
+        assert!(watch.add(File::open(at).unwrap(), at.metadata().unwrap().ino()));
+        std::fs::write(at.join("written"), "x").unwrap();
+        wait_for(&receiver, at, b"written");
+        std::fs::rename(at.join("written"), at.join("moved")).unwrap();
+        wait_for(&receiver, at, b"moved");
+        std::fs::remove_file(at.join("moved")).unwrap();
+        wait_for(&receiver, at, b"moved");
+        assert!(watch.is_complete());
+    }
+
+    /// A directory that is not watched any more is silent, and the end of the watch ends its thread.
+    #[test]
+    fn a_watch_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, two) = (dir.path().join("one"), dir.path().join("two"));
+        let (sender, receiver) = channel();
+        let watch = Watch::start(sender).unwrap();
+        for at in [&one, &two] {
+            std::fs::create_dir(at).unwrap();
+            assert!(watch.add(File::open(at).unwrap(), at.metadata().unwrap().ino()));
+        }
+        watch.remove(one.metadata().unwrap().ino());
+        std::fs::write(one.join("a"), "x").unwrap();
+        std::fs::write(two.join("b"), "x").unwrap();
+        let first = receiver.recv_timeout(Duration::from_secs(20)).unwrap();
+        assert_eq!(first, Noticed::Entry { dir: two.metadata().unwrap().ino(), name: Name::new(b"b").unwrap() });
+        drop(watch);
+        while receiver.recv_timeout(Duration::from_secs(20)) != Err(std::sync::mpsc::RecvTimeoutError::Disconnected) {}
     }
 }
