@@ -256,7 +256,7 @@ impl Root {
         if expected.size > limit {
             return Ok(Reading::TooLarge);
         }
-        let mut buffer = vec![0; READ.min(expected.size as usize + 1)];
+        let mut buffer = vec![0; READ.min((expected.size as usize).saturating_add(1))];
         let mut total = 0;
         loop {
             let read = match file.read(&mut buffer) {

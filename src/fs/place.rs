@@ -18,13 +18,17 @@ use crate::model::Hash;
 use crate::model::Kind;
 use crate::model::Mtime;
 use crate::model::NodeId;
+use ready::Ready;
+use ready::bits;
+use ready::give_owner;
+use ready::ready;
+use ready::ready_file;
+use ready::ready_symlink;
+use ready::times;
 use rustix::fs::AtFlags;
 use rustix::fs::Mode;
 use rustix::fs::OFlags;
 use rustix::fs::RenameFlags;
-use rustix::fs::Timespec;
-use rustix::fs::Timestamps;
-use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::io;
@@ -33,10 +37,11 @@ use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+mod ready;
 #[cfg(test)]
 mod tests;
 
-/// So many directories are made durable one by one; more of them by one `syncfs`.
+/// So many things are made durable one by one; more of them by one `syncfs`.
 const SYNC_EACH: usize = 32;
 
 /// One atomic change of the user's tree. `expected` and `ino` are what must be there right before it.
@@ -199,38 +204,6 @@ impl Spot {
     }
 }
 
-/// Something in the stage that is ready to be moved into the tree; dropped before that it is made unready again.
-struct Ready<'a> {
-    stage: &'a Stage,
-    name: Vec<u8>,
-    held: OwnedFd,
-    look: Look,
-    /// Whether it was made for this place only.
-    own: bool,
-    placed: bool,
-}
-
-impl Drop for Ready<'_> {
-    fn drop(&mut self) {
-        if self.placed {
-            return;
-        }
-        let undone = if self.own { self.stage.discard(&self.name) } else { self.stage.make_private(self.held.as_fd()) };
-        if let Err(error) = undone {
-            tracing::warn!(%error, "a leftover stays in the stage until the next start");
-        }
-    }
-}
-
-fn times(mtime: Mtime) -> Timestamps {
-    let omit = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT };
-    Timestamps { last_access: omit, last_modification: Timespec { tv_sec: mtime.secs, tv_nsec: mtime.nanos.into() } }
-}
-
-fn bits(mode: u16) -> Mode {
-    Mode::from_raw_mode((mode & Attrs::MODE_MASK).into())
-}
-
 /// What an act left, from the descriptor held since before it. Where that is not `before` but for its name and attributes, or
 /// cannot be told any more, the fingerprint fits nothing.
 fn settled(before: &Look, mtime: Mtime, held: BorrowedFd<'_>) -> Look {
@@ -247,50 +220,14 @@ fn settled(before: &Look, mtime: Mtime, held: BorrowedFd<'_>) -> Look {
     look
 }
 
-/// Gives a new thing the owner of the old one or of its directory; only root can, others get their own.
-fn give_owner(from: BorrowedFd<'_>, dir: BorrowedFd<'_>, name: &[u8]) -> Result<(), PlaceError> {
-    if !rustix::process::geteuid().is_root() {
-        return Ok(());
-    }
-    let stat = rustix::fs::fstat(from)?;
-    let (uid, gid) = (rustix::fs::Uid::from_raw(stat.st_uid), rustix::fs::Gid::from_raw(stat.st_gid));
-    match rustix::fs::chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW) {
-        // Root of a user namespace, or of a network file system that does not believe in it.
-        Err(Errno::PERM | Errno::INVAL) => Ok(()),
-        result => Ok(result?),
-    }
-}
-
-/// Copies the attributes that belong to the user, where both file systems know any and they may be read.
-fn copy_xattrs(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), PlaceError> {
-    let from = descriptor_path(from);
-    let mut list = vec![0; 64 << 10];
-    let listed = match rustix::fs::listxattr(&from, &mut list[..]) {
-        Err(Errno::OPNOTSUPP | Errno::ACCESS) => return Ok(()),
-        listed => listed?,
-    };
-    for name in list[..listed].split(|&byte| byte == 0) {
-        if !name.starts_with(b"user.") || name.starts_with(b"user.syncfs.") {
-            continue;
-        }
-        let mut value = vec![0; 64 << 10];
-        let len = match rustix::fs::getxattr(&from, name, &mut value[..]) {
-            Err(Errno::NODATA | Errno::ACCESS) => continue,
-            len => len?,
-        };
-        rustix::fs::fsetxattr(to, name, &value[..len], XattrFlags::empty())?;
-    }
-    Ok(())
-}
-
-/// Does [`Placement`]s, and remembers which directories must be made durable for them.
+/// Does [`Placement`]s, and remembers what must be made durable for them.
 #[derive(Debug)]
 pub struct Placer {
     root: Arc<Root>,
     stage: Arc<Stage>,
     /// By inode, because a path may lead elsewhere when its turn comes.
     touched: BTreeMap<u64, OwnedFd>,
-    /// Too many, or one that may not be opened: the file system as a whole.
+    /// Too many, a link, or one that may not be opened: the file system as a whole.
     whole: bool,
 }
 
@@ -368,7 +305,7 @@ impl Placer {
         }
     }
 
-    /// Makes the directories durable that were changed since the last call.
+    /// Makes the steps since the last call durable: the directories they changed, and the files whose attributes they set.
     ///
     /// # Errors
     /// When the disk reports an error: then nothing since the last call may be taken for durable, and asking again does not help.
@@ -408,12 +345,14 @@ impl Placer {
         Ok(Spot { under, over, name })
     }
 
-    fn touch(&mut self, dir: BorrowedFd<'_>) {
+    /// Remembers a directory, or a file whose attributes were set, for [`Placer::sync_dirs`].
+    fn touch(&mut self, thing: BorrowedFd<'_>) {
         if self.whole {
             return;
         }
-        let opened =
-            rustix::fs::fstat(dir).and_then(|stat| Ok((stat.st_ino, open_at(dir, b".", OFlags::RDONLY | OFlags::DIRECTORY)?)));
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let opened = rustix::fs::fstat(thing)
+            .and_then(|stat| Ok((stat.st_ino, rustix::fs::open(descriptor_path(thing), flags, Mode::empty())?)));
         match opened {
             Ok((ino, fd)) if self.touched.len() < SYNC_EACH || self.touched.contains_key(&ino) => {
                 self.touched.insert(ino, fd);
@@ -513,7 +452,7 @@ impl Placer {
             }
         }
         let now = settled(&before, attrs.mtime, held.as_fd());
-        self.touch(spot.under.as_fd());
+        self.touch(held.as_fd());
         Ok(Placed { before: Some(before), now: Some(now) })
     }
 }
@@ -529,44 +468,4 @@ fn still(spot: &Spot, expected: &Fingerprint, kind: Kind) -> Result<(OwnedFd, Lo
         return Err(PlaceError::Changed);
     }
     Ok((held, look))
-}
-
-fn ready(stage: &Stage, name: Vec<u8>, own: bool) -> Result<Ready<'_>, PlaceError> {
-    let (held, look) = look_at(stage.dir(), &name)?.ok_or(PlaceError::NotStaged)?;
-    Ok(Ready { stage, name, held, look, own, placed: false })
-}
-
-/// The staged content with its attributes. `like` gives the owner: the file it replaces, or the directory it comes into.
-fn ready_file<'a>(
-    stage: &'a Stage,
-    like: BorrowedFd<'_>,
-    replaces: bool,
-    hash: &Hash,
-    attrs: &Attrs,
-    more: bool,
-) -> Result<Ready<'a>, PlaceError> {
-    let (name, file) = stage.take(hash, more)?.ok_or(PlaceError::NotStaged)?;
-    let mut ready = ready(stage, name, more)?;
-    if replaces {
-        copy_xattrs(like, file.as_fd())?;
-    }
-    give_owner(like, stage.dir(), &ready.name)?;
-    rustix::fs::fchmod(&file, bits(attrs.mode))?;
-    rustix::fs::futimens(&file, &times(attrs.mtime))?;
-    ready.look = look_fd(ready.held.as_fd())?;
-    Ok(ready)
-}
-
-fn ready_symlink<'a>(stage: &'a Stage, like: BorrowedFd<'_>, target: &[u8], attrs: &Attrs) -> Result<Ready<'a>, PlaceError> {
-    let name = stage.unused_name()?;
-    match rustix::fs::symlinkat(target, stage.dir(), &name[..]) {
-        // An empty target.
-        Err(Errno::NOENT) => return Err(PlaceError::Io(Errno::NOENT.into())),
-        result => result?,
-    }
-    let mut ready = ready(stage, name, true)?;
-    give_owner(like, stage.dir(), &ready.name)?;
-    rustix::fs::utimensat(stage.dir(), &ready.name[..], &times(attrs.mtime), AtFlags::SYMLINK_NOFOLLOW)?;
-    ready.look = look_fd(ready.held.as_fd())?;
-    Ok(ready)
 }

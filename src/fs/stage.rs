@@ -144,7 +144,7 @@ impl Stage {
     /// # Errors
     /// When it cannot be read.
     pub fn open_content(&self, hash: &Hash) -> io::Result<Option<File>> {
-        Ok(self.opened(&content_name(hash))?)
+        self.opened(&content_name(hash))
     }
 
     fn opened(&self, name: &[u8]) -> io::Result<Option<File>> {
@@ -394,7 +394,7 @@ mod tests {
         std::fs::create_dir_all(at.join(format!("limbo-{}/d", NodeId([1; 16])))).unwrap();
         std::fs::write(at.join("strange"), "").unwrap();
         let wanted_name = at.join(wanted.to_string());
-        std::fs::set_permissions(&wanted_name, std::os::unix::fs::PermissionsExt::from_mode(0)).unwrap();
+        std::fs::set_permissions(&wanted_name, std::os::unix::fs::PermissionsExt::from_mode(0o000)).unwrap();
         let swept = stage.sweep(&BTreeSet::from([wanted, torn])).unwrap();
         assert_eq!(swept, Swept { kept: 1, removed: 4 });
         assert!(stage.has(&wanted).unwrap() && !stage.has(&torn).unwrap() && !stage.has(&unwanted).unwrap());

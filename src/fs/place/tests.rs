@@ -2,6 +2,7 @@ use super::*;
 use crate::fs::observe::LookKind;
 use crate::fs::observe::Reading;
 use crate::model::Name;
+use rustix::fs::XattrFlags;
 use rustix::mount::MountFlags;
 use rustix::mount::UnmountFlags;
 use std::collections::BTreeSet;
@@ -466,4 +467,25 @@ fn a_write_during_the_act_is_not_hidden() {
     let now = settled(&before, before.fingerprint.mtime, held.as_fd());
     assert_ne!(now.fingerprint, before.fingerprint);
     assert_ne!(now.fingerprint, world.look("f").fingerprint);
+}
+
+/// What is to be made durable is remembered once for each thing, then all at once when it gets much, and forgotten afterwards.
+#[test]
+fn durability_is_collected() {
+    let (_dir, mut world) = world();
+    for n in 0..3 {
+        world.create(&format!("f{n}"), b"x").unwrap();
+    }
+    assert_eq!((world.placer.touched.len(), world.placer.whole), (1, false));
+    let ino = world.look("f0").fingerprint.ino;
+    let attrs = Attrs { mode: 0o400, ..ATTRS };
+    world.placer.place(&Placement::SetAttrs { path: path("f0"), ino, attrs }).unwrap();
+    assert!(world.placer.touched.contains_key(&ino));
+    for n in 0..SYNC_EACH {
+        world.placer.place(&Placement::CreateDir { path: path(&format!("d{n}")), mode: 0o755 }).unwrap();
+        world.create(&format!("d{n}/f"), b"x").unwrap();
+    }
+    assert_eq!((world.placer.touched.len(), world.placer.whole), (0, true));
+    world.placer.sync_dirs().unwrap();
+    assert!(!world.placer.whole);
 }
