@@ -26,6 +26,7 @@ use ready::ready_file;
 use ready::ready_symlink;
 use ready::times;
 use rustix::fs::AtFlags;
+use rustix::fs::FileType;
 use rustix::fs::Mode;
 use rustix::fs::OFlags;
 use rustix::fs::RenameFlags;
@@ -458,7 +459,28 @@ impl Placer {
 }
 
 fn rename(from: &Spot, to: &Spot, flags: RenameFlags) -> Result<(), Errno> {
-    rustix::fs::renameat_with(from.act(), &from.name[..], to.act(), &to.name[..], flags)
+    match rustix::fs::renameat_with(from.act(), &from.name[..], to.act(), &to.name[..], flags) {
+        Err(Errno::INVAL | Errno::NOSYS) if flags == RenameFlags::NOREPLACE => rename_unflagged(from, to),
+        result => result,
+    }
+}
+
+/// Moves to a free name on a file system that knows no `RENAME_NOREPLACE`. A link takes no name that is taken; a directory, which
+/// cannot be linked, can at the worst take the place of an empty one.
+fn rename_unflagged(from: &Spot, to: &Spot) -> Result<(), Errno> {
+    let stat = rustix::fs::statat(from.act(), &from.name[..], AtFlags::SYMLINK_NOFOLLOW)?;
+    if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+        return match rustix::fs::statat(to.act(), &to.name[..], AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_) => Err(Errno::EXIST),
+            Err(Errno::NOENT) => rustix::fs::renameat(from.act(), &from.name[..], to.act(), &to.name[..]),
+            Err(error) => Err(error),
+        };
+    }
+    rustix::fs::linkat(from.act(), &from.name[..], to.act(), &to.name[..], AtFlags::empty())?;
+    rustix::fs::unlinkat(from.act(), &from.name[..], AtFlags::empty()).or_else(|error| {
+        rustix::fs::unlinkat(to.act(), &to.name[..], AtFlags::empty())?;
+        Err(error)
+    })
 }
 
 /// The thing of that kind and fingerprint, if it still is there.

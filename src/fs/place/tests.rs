@@ -489,3 +489,22 @@ fn durability_is_collected() {
     world.placer.sync_dirs().unwrap();
     assert!(!world.placer.whole);
 }
+
+/// Without the kernel's help against replacing, files, links and directories still move to free names only.
+#[test]
+fn unflagged_renames_take_no_name() {
+    let (_dir, world) = world();
+    std::fs::write(world.file("f"), "f").unwrap();
+    std::os::unix::fs::symlink("nowhere", world.file("l")).unwrap();
+    std::fs::create_dir(world.file("d")).unwrap();
+    std::fs::write(world.file("taken"), "mine").unwrap();
+    for at in ["f", "l", "d"] {
+        let spot = |at: &str| world.placer.spot(&path(at)).unwrap();
+        let ino = world.look(at).fingerprint.ino;
+        assert_eq!(rename_unflagged(&spot(at), &spot("taken")), Err(Errno::EXIST), "{at}");
+        assert_eq!(world.look(at).fingerprint.ino, ino);
+        rename_unflagged(&spot(at), &spot(&format!("{at}2"))).unwrap();
+        assert_eq!((world.look(&format!("{at}2")).fingerprint.ino, world.root.look(&path(at)).unwrap()), (ino, None));
+    }
+    assert_eq!(std::fs::read(world.file("taken")).unwrap(), b"mine");
+}
