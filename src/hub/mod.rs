@@ -1,1 +1,3 @@
 //! Floor 4: the hub process.
+
+pub mod status;
