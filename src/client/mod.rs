@@ -1,1 +1,3 @@
 //! Floor 4: the client process.
+
+pub mod status;

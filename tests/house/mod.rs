@@ -1,0 +1,3 @@
+//! What the tests of the house need to look at it.
+
+pub mod source;
