@@ -1,1 +1,4 @@
 //! Floor 3: the directory, the mount over it.
+
+pub mod gate;
+pub mod mount;
