@@ -147,3 +147,17 @@ fn free_of_umask() {
         }
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A panic in an operation is an error for its caller and for nobody else.
+    #[test]
+    fn a_panic_is_an_input_output_error() {
+        let panicked = guarded("test", || if true { panic!("planted") } else { Ok(()) });
+        assert_eq!(panicked.map_err(fuser::Errno::code), Err(libc::EIO));
+        assert_eq!(guarded("test", || Ok(5)).map_err(fuser::Errno::code), Ok(5));
+        assert_eq!(guarded::<()>("test", || Err(Errno::ROFS)).map_err(fuser::Errno::code), Err(libc::EROFS));
+    }
+}
