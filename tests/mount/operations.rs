@@ -148,7 +148,7 @@ fn extended_attributes_work() {
     world.write("f", "");
     let path = world.path("f");
     let get = |path: &PathBuf, name| {
-        let mut value = vec![0; 64];
+        let mut value = [0; 64];
         rustix::fs::getxattr(path, name, &mut value[..]).map(|length| String::from_utf8_lossy(&value[..length]).into_owned())
     };
     rustix::fs::setxattr(&path, "user.colour", b"blue", XattrFlags::empty()).unwrap();

@@ -92,7 +92,7 @@ fn a_big_listing_survives_removals() {
             let _ = fs::remove_file(world.path(format!("big/{name}")));
         }
         if at % 3 == 0 {
-            let _ = fs::remove_file(world.path(format!("big/{}", (at * 2 + 2001) % 5000 | 1)));
+            let _ = fs::remove_file(world.path(format!("big/{}", ((at * 2 + 2001) % 5000) | 1)));
         }
     }
     let mut even: Vec<u32> = seen.into_iter().filter(|name| name % 2 == 0).collect();

@@ -101,11 +101,12 @@ impl Served {
         }
         entered.writer_opened(gated, caller.who);
         drop(entered);
-        if truncates && caller.who == Who::User {
-            if let Err(errno) = truncate(&fd, 0) {
-                self.writer_closed(ino);
-                return Err(errno);
-            }
+        if truncates
+            && caller.who == Who::User
+            && let Err(errno) = truncate(&fd, 0)
+        {
+            self.writer_closed(ino);
+            return Err(errno);
         }
         Ok((fd, stat))
     }
