@@ -122,6 +122,39 @@ fn an_unlinked_file_lives_on_in_its_handle() {
     assert_eq!(world.read("f"), "another");
 }
 
+/// A directory that was removed while a process is in it can still be looked at, and is empty.
+#[test]
+fn a_removed_directory_lives_on_for_its_users() {
+    let Some(world) = World::new() else { return };
+    for name in ["d", "e", "f"] {
+        fs::create_dir(world.path(name)).unwrap();
+    }
+    let removed = crate::world::open_dir(&world.path("d"));
+    let replaced = crate::world::open_dir(&world.path("e"));
+    fs::remove_dir(world.path("d")).unwrap();
+    fs::rename(world.path("f"), world.path("e")).unwrap();
+    fs::create_dir(world.path("d")).unwrap();
+    for dir in [removed, replaced] {
+        assert_eq!(rustix::fs::fstat(&dir).unwrap().st_nlink, 0);
+        assert_eq!(rustix::fs::openat(&dir, "x", OFlags::CREATE | OFlags::RDWR, Mode::RUSR).unwrap_err(), Errno::NOENT);
+        assert_eq!(rustix::fs::Dir::new(dir).unwrap().filter(Result::is_ok).count(), 0);
+    }
+}
+
+/// Times and links of a symlink are its own, not those of what it points to.
+#[test]
+fn symlinks_have_attributes_of_their_own() {
+    let Some(world) = World::new() else { return };
+    std::os::unix::fs::symlink("nowhere", world.path("s")).unwrap();
+    let time = Timespec { tv_sec: 978_307_200, tv_nsec: 5 };
+    let times = Timestamps { last_access: time, last_modification: time };
+    rustix::fs::utimensat(CWD, world.path("s"), &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();
+    fs::hard_link(world.path("s"), world.path("t")).unwrap();
+    let meta = world.under("t").symlink_metadata().unwrap();
+    assert_eq!((meta.mtime(), meta.mtime_nsec(), meta.nlink()), (978_307_200, 5, 2));
+    assert_eq!(fs::read_link(world.path("t")).unwrap(), PathBuf::from("nowhere"));
+}
+
 /// Hard links are one inode: content, length and link count are the same by every name, also after one is gone.
 #[test]
 fn hard_links_are_one_file() {

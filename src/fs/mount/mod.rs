@@ -30,6 +30,9 @@ use std::sync::PoisonError;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
+use rustix::process::Resource;
+use rustix::process::Rlimit;
+
 pub use attach::clean_stale;
 pub use invalidate::Invalidation;
 pub use options::BadOption;
@@ -86,7 +89,8 @@ struct End {
 ///
 /// `dir` is the directory, opened before this call (and after [`clean_stale`]). Threads are started; none of them holds the
 /// gate's mutex or waits beyond single local system calls. A note is sent after the change it tells of has succeeded and may
-/// arrive before the caller's system call returns.
+/// arrive before the caller's system call returns. The process's limit of open files is raised as far as it may be: every
+/// file open in the mount is open here too.
 ///
 /// # Errors
 /// `AlreadyExists` when a served mount of ours is there; `NotADirectory`; what mounting says.
@@ -103,6 +107,7 @@ pub fn mount(
         let text = format!("{} is mounted already", mountpoint.display());
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
     }
+    raise_file_limit();
     let terms = Terms { ttl: options.ttl, read_only: options.read_only, xattr: options.xattr };
     let served = Arc::new(Served::new(dir, gate, notes, terms)?);
     let fuse = attach::attach(&mountpoint, options)?;
@@ -118,6 +123,13 @@ pub fn mount(
         tracing::warn!(%error, "a mount that could not be served is left behind");
     }
     started
+}
+
+fn raise_file_limit() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    if let Err(errno) = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::warn!(%errno, "the limit of open files could not be raised");
+    }
 }
 
 fn start(served: &Arc<Served>, fuse: OwnedFd, options: &MountOptions) -> io::Result<(Sender<Message>, Arc<End>)> {

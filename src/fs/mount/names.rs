@@ -201,7 +201,11 @@ impl Served {
         rustix::fs::unlinkat(&dir, name, if directory { AtFlags::REMOVEDIR } else { AtFlags::empty() })?;
         drop(entered);
         let gone = Entry { dir: at.stx_ino, name: name.to_vec() };
-        self.nodes_mut().unnamed(stat.stx_ino, &gone, is_last(&stat));
+        let mut nodes = self.nodes_mut();
+        nodes.unnamed(stat.stx_ino, &gone, is_last(&stat));
+        let victim = nodes.keep_removed(stat.stx_ino, victim);
+        drop(nodes);
+        drop(victim);
         self.note(at.stx_ino, name, What::Vanished, caller.who);
         Ok(())
     }
@@ -240,23 +244,26 @@ impl Served {
             }
         }
         // Paths are put together from the table: nobody may look between the rename and its being known.
+        let mut victim = None;
         let mut nodes = self.nodes_mut();
         rustix::fs::renameat_with(&from_dir, from.1, &to_dir, to.1, flags)?;
         let old = Entry { dir: from_at.stx_ino, name: from.1.to_vec() };
         let new = Entry { dir: to_at.stx_ino, name: to.1.to_vec() };
         let same = target.as_ref().is_some_and(|(stat, _)| stat.stx_ino == moved_stat.stx_ino);
         if !same {
-            if let Some((stat, _)) = &target {
-                nodes.unnamed(stat.stx_ino, &new, !exchange && is_last(stat));
+            if let Some((stat, fd)) = target {
+                nodes.unnamed(stat.stx_ino, &new, !exchange && is_last(&stat));
                 if exchange {
                     nodes.named(stat.stx_ino, old.clone());
                 }
+                victim = if exchange { Some(fd) } else { nodes.keep_removed(stat.stx_ino, fd) };
             }
             nodes.unnamed(moved_stat.stx_ino, &old, false);
             nodes.named(moved_stat.stx_ino, new.clone());
         }
         drop(nodes);
         drop(entered);
+        drop(victim);
         if !same {
             self.note(old.dir, &old.name, if exchange { What::Appeared } else { What::Vanished }, caller.who);
             self.note(new.dir, &new.name, What::Appeared, caller.who);

@@ -5,6 +5,7 @@
 //! the kernel looks up again. The kernel's generation number tells a reused inode number from the file that had it before.
 
 use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 
 use super::attrs::Birth;
 
@@ -35,6 +36,8 @@ struct Node {
     pins: u64,
     /// The last link was removed: whoever has this number next is another file.
     gone: bool,
+    /// A directory that was removed while it is in use, as a working directory is.
+    removed: Option<OwnedFd>,
     /// Change time at the last opening, when pages may have been cached.
     opened: Option<(i64, u32)>,
 }
@@ -88,12 +91,14 @@ impl Nodes {
             lookups: 0,
             pins: 0,
             gone: false,
+            removed: None,
             opened: None,
         });
         let reused = node.gone || node.birth != birth || node.directory != directory;
         if reused && node.pins == 0 {
             node.generation = fresh;
             node.names.clear();
+            node.removed = None;
             node.opened = None;
         }
         node.gone = false;
@@ -153,6 +158,20 @@ impl Nodes {
             node.names.retain(|known| known != at);
             node.gone |= last;
         }
+    }
+
+    /// Keeps a removed directory for as long as the kernel knows it. Gives back what is not kept: closing a file's last
+    /// descriptor may take long, and is not to be done while anything is held.
+    pub fn keep_removed(&mut self, ino: u64, removed: OwnedFd) -> Option<OwnedFd> {
+        match self.known.get_mut(&ino).filter(|node| node.directory) {
+            Some(node) => node.removed.replace(removed),
+            None => Some(removed),
+        }
+    }
+
+    /// A directory that was removed and is still in use.
+    pub fn removed(&self, ino: u64) -> Option<&OwnedFd> {
+        self.known.get(&ino)?.removed.as_ref()
     }
 
     /// The names an inode is known under, newest last.

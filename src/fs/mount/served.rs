@@ -183,8 +183,9 @@ impl Served {
     pub fn reach(&self, id: u64, flags: OFlags) -> Result<(OwnedFd, Statx), Errno> {
         let nodes = self.nodes();
         let ino = nodes.ino_of(id);
-        if ino == self.root {
-            let fd = rustix::fs::openat(&self.dir, c".", flags | OFlags::CLOEXEC, Mode::empty())?;
+        let itself = if ino == self.root { Some(&self.dir) } else { nodes.removed(ino) };
+        if let Some(itself) = itself {
+            let fd = rustix::fs::openat(itself, c".", flags | OFlags::CLOEXEC, Mode::empty())?;
             let stat = attrs::of_fd(&fd)?;
             return Ok((fd, stat));
         }

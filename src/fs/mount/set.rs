@@ -193,8 +193,9 @@ impl Served {
             return Err(Errno::PERM);
         }
         let (file, stat) = self.reached(id, None)?;
-        self.gate().enter().may_change(self.gated(stat.stx_ino), caller.who)?;
         let path = by_fd(&file);
+        let entered = self.gate().enter();
+        entered.may_change(self.gated(stat.stx_ino), caller.who)?;
         match value {
             Some(value) => rustix::fs::setxattr(path, name, value, XattrFlags::from_bits_retain(flags.cast_unsigned())),
             None => rustix::fs::removexattr(path, name),
