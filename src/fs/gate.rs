@@ -190,6 +190,11 @@ impl Entered<'_> {
         if who == Who::Applier { self.unwritten(ino) } else { Ok(()) }
     }
 
+    /// The inode lost its last name: a block ends with it, because its number may be another file's next.
+    pub fn gone(&mut self, ino: Ino) {
+        self.0.blocked.remove(&ino);
+    }
+
     /// One more handle is open for writing.
     pub fn writer_opened(&mut self, ino: Ino, who: Who) {
         let writers = self.0.writers.entry(ino).or_default();

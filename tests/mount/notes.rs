@@ -130,6 +130,7 @@ fn the_applier_passes_blocks_and_is_not_noted() {
     });
     assert_eq!(world.read("f"), "theirs");
     assert_ne!(world.ino("f"), old);
+    assert!(!world.gate.is_blocked(old), "the block is gone with the file; its number may be used again");
     assert_eq!(noted(&world), []);
 }
 

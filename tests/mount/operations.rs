@@ -9,7 +9,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
+use std::process::Command;
 
 use rustix::fs::AtFlags;
 use rustix::fs::CWD;
@@ -218,6 +220,46 @@ fn times_are_kept_exactly() {
     assert_eq!(set(omit, Timespec { tv_sec: 7, tv_nsec: 8 }), [(5, 6), (7, 8)]);
     world.write("f", "written");
     assert!(world.path("f").metadata().unwrap().mtime() > 1_000_000_000, "a write sets the time of modification");
+}
+
+/// The umask that counts is the caller's, not the daemon's.
+#[test]
+fn the_umask_is_the_callers() {
+    let Some(world) = World::new() else { return };
+    for (umask, mode) in [("000", 0o666), ("027", 0o640)] {
+        let name = format!("f{umask}");
+        let made = format!("umask {umask}; : > {name}; mkdir d{umask}");
+        assert!(Command::new("sh").args(["-c", &made]).current_dir(world.path("")).status().unwrap().success());
+        assert_eq!(world.under(&name).metadata().unwrap().mode() & 0o777, mode);
+        assert_eq!(world.under(format!("d{umask}")).metadata().unwrap().mode() & 0o666, mode);
+    }
+}
+
+/// With `allow_other` what another user makes is his, he may do what its bits say, and the state directory is none of his.
+#[test]
+fn new_files_belong_to_the_caller() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let Some(world) = World::with("allow_other") else { return };
+    const NOBODY: u32 = 65534;
+    fs::create_dir(world.under(".syncfs")).unwrap();
+    fs::set_permissions(world.path(""), fs::Permissions::from_mode(0o777)).unwrap();
+    world.write("private", "root's");
+    fs::set_permissions(world.path("private"), fs::Permissions::from_mode(0o600)).unwrap();
+    let as_nobody = |script: &str| {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", script]).current_dir(world.path("")).uid(NOBODY).gid(NOBODY).stderr(std::process::Stdio::null());
+        shell.status().unwrap().success()
+    };
+    assert!(as_nobody("echo x > f && mkdir d && ln -s x s && mkfifo p && echo y > d/g && chmod 600 f"));
+    for name in ["f", "d", "s", "p", "d/g"] {
+        let meta = world.under(name).symlink_metadata().unwrap();
+        assert_eq!((meta.uid(), meta.gid()), (NOBODY, NOBODY), "{name}");
+    }
+    assert!(!as_nobody("cat private"));
+    assert!(!as_nobody("ls .syncfs"));
+    assert!(as_nobody("mv f d/f && rm -r d s p"));
 }
 
 /// Names are bytes: 255 of them at most, in any encoding.

@@ -196,9 +196,12 @@ impl Served {
         self.not_state(at.stx_ino, name)?;
         let victim = entry(&dir, name)?;
         let stat = attrs::of_fd(&victim)?;
-        let entered = self.gate().enter();
+        let mut entered = self.gate().enter();
         entered.may_replace(self.gated(stat.stx_ino), caller.who)?;
         rustix::fs::unlinkat(&dir, name, if directory { AtFlags::REMOVEDIR } else { AtFlags::empty() })?;
+        if is_last(&stat) {
+            entered.gone(self.gated(stat.stx_ino));
+        }
         drop(entered);
         let gone = Entry { dir: at.stx_ino, name: name.to_vec() };
         let mut nodes = self.nodes_mut();
@@ -233,7 +236,7 @@ impl Served {
             Err(errno) => return Err(errno),
         };
 
-        let entered = self.gate().enter();
+        let mut entered = self.gate().enter();
         entered.may_change(self.gated(moved_stat.stx_ino), caller.who)?;
         if let Some((stat, _)) = &target {
             let gated = self.gated(stat.stx_ino);
@@ -252,7 +255,11 @@ impl Served {
         let same = target.as_ref().is_some_and(|(stat, _)| stat.stx_ino == moved_stat.stx_ino);
         if !same {
             if let Some((stat, fd)) = target {
-                nodes.unnamed(stat.stx_ino, &new, !exchange && is_last(&stat));
+                let last = !exchange && is_last(&stat);
+                nodes.unnamed(stat.stx_ino, &new, last);
+                if last {
+                    entered.gone(self.gated(stat.stx_ino));
+                }
                 if exchange {
                     nodes.named(stat.stx_ino, old.clone());
                 }
