@@ -4,8 +4,8 @@ use super::failure::one_line;
 use crate::client::status::ClientStatus;
 use crate::client::status::Note;
 use crate::client::status::Stamp;
-use crate::hub::status::ClientState;
-use crate::hub::status::HubStatus;
+use crate::hub::ClientState;
+use crate::hub::HubStatus;
 use std::fmt::Write;
 use std::time::Duration;
 use std::time::SystemTime;
@@ -117,7 +117,7 @@ fn span(time: Duration) -> String {
 mod tests {
     use super::*;
     use crate::client::status::OpenConflict;
-    use crate::hub::status::RegisteredClient;
+    use crate::hub::RegisteredClient;
 
     fn at(secs: u64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(secs)
@@ -180,13 +180,15 @@ mod tests {
             connected,
             last_seen: Stamp::from_millis(0),
             read_only: false,
+            held: 0,
+            holds_back: false,
         };
         let clients = vec![
             client("desk", 1, ClientState::Active, 9, true),
             client("laptop", 2, ClientState::Active, 4, false),
             client("old", 3, ClientState::Revoked, 0, false),
         ];
-        let status = HubStatus { seq: 9, epoch: String::new(), log: 5, root_hash: String::new(), clients };
+        let status = HubStatus { seq: 9, volume: String::new(), epoch: String::new(), log: 5, root_hash: String::new(), clients };
         let expected = "record 9, 5 records kept for devices that are behind
     1  desk    connected, has everything
     2  laptop  away, last seen 1 day ago, 5 behind

@@ -25,6 +25,6 @@ pub use operation::operate;
 pub use running::Hub;
 pub use running::HubSettings;
 pub use status::ClientState;
-pub use status::ClientStatus;
 pub use status::DeviceInfo;
 pub use status::HubStatus;
+pub use status::RegisteredClient;

@@ -2,14 +2,13 @@
 
 use crate::admin::Device;
 use crate::admin::State;
+use crate::client::status::Stamp;
 use crate::merge::sequencer::Sequencer;
 use crate::model::DeviceNo;
 use crate::model::Hash;
 use serde::Deserialize;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::time::Duration;
-use std::time::SystemTime;
 
 /// What `syncfs status --hub --json` shows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,12 +21,12 @@ pub struct HubStatus {
     pub log: u64,
     pub root_hash: String,
     /// The devices that may connect.
-    pub clients: Vec<ClientStatus>,
+    pub clients: Vec<RegisteredClient>,
 }
 
 /// A registered device and how far it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ClientStatus {
+pub struct RegisteredClient {
     pub name: String,
     pub number: u32,
     pub key: String,
@@ -40,8 +39,8 @@ pub struct ClientStatus {
     pub connected: bool,
     /// The oldest record kept is kept because of this device.
     pub holds_back: bool,
-    /// RFC 3339.
-    pub last_seen: String,
+    /// When it was last connected; before the first time, when it was registered.
+    pub last_seen: Stamp,
 }
 
 /// Where a device stands with the hub.
@@ -89,7 +88,7 @@ pub(super) fn status(sequencer: &Sequencer, root_hash: Hash, devices: &[Device])
     let known: BTreeMap<DeviceNo, &Device> = devices.iter().map(|device| (device.number, device)).collect();
     let clients = sequencer.devices().into_iter().filter_map(|row| {
         let device = known.get(&row.device)?;
-        Some(ClientStatus {
+        Some(RegisteredClient {
             name: device.name.clone(),
             number: row.device,
             key: device.key.to_string(),
@@ -99,7 +98,7 @@ pub(super) fn status(sequencer: &Sequencer, root_hash: Hash, devices: &[Device])
             held: row.held as u64,
             connected: row.connected,
             holds_back: row.holds_back,
-            last_seen: rfc3339(row.last_seen),
+            last_seen: Stamp::from_millis(row.last_seen),
         })
     });
     HubStatus {
@@ -110,10 +109,4 @@ pub(super) fn status(sequencer: &Sequencer, root_hash: Hash, devices: &[Device])
         root_hash: root_hash.to_string(),
         clients: clients.collect(),
     }
-}
-
-fn rfc3339(millis: u64) -> String {
-    let last = SystemTime::UNIX_EPOCH + Duration::from_secs(253_402_300_799);
-    let at = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(millis)).unwrap_or(last);
-    humantime::format_rfc3339_millis(at.min(last)).to_string()
 }

@@ -5,6 +5,7 @@ use crate::merge::replica::Notice;
 use crate::merge::replica::Position;
 use crate::merge::replica::Proposed;
 use crate::model::Attrs;
+use crate::model::Change;
 use crate::model::Epoch;
 use crate::model::Fingerprint;
 use crate::model::Kind;
@@ -56,7 +57,10 @@ fn write() -> impl Strategy<Value = ClientWrite> {
     prop_oneof![
         (id(), n()).prop_map(|(id, n)| ClientWrite::Base(id, n.map(base))),
         (id(), n()).prop_map(|(id, n)| ClientWrite::Head(id, n.map(|n| node(9, file(n))))),
-        (id(), n()).prop_map(|(id, n)| ClientWrite::Proposed(OpId(id.0), n.map(|n| Proposed { node: NodeId([n; 16]) }))),
+        (id(), n()).prop_map(|(id, n)| ClientWrite::Proposed(
+            OpId(id.0),
+            n.map(|n| Proposed { node: NodeId([n; 16]), change: Change::default() })
+        )),
         (id(), n()).prop_map(|(id, n)| ClientWrite::Intent(id, n.map(intent))),
         (id(), n()).prop_map(|(id, n)| ClientWrite::Conflict(id, n.map(conflict))),
         (0u64..9).prop_map(|cursor| ClientWrite::Position(position(cursor))),
@@ -148,7 +152,7 @@ fn unnamed_bases_are_swept() {
         ClientWrite::Head(id(1), Some(node(9, file(2)))),
         ClientWrite::Intent(id(2), Some(intent(4))),
         ClientWrite::Conflict(id(3), Some(conflict(8))),
-        ClientWrite::Proposed(OpId([0; 16]), Some(Proposed { node: id(4) })),
+        ClientWrite::Proposed(OpId([0; 16]), Some(Proposed { node: id(4), change: Change::default() })),
     ];
     let all: Vec<u8> = (0..14).collect();
     put(&store, &writes, &all);

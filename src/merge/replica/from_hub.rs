@@ -161,9 +161,6 @@ impl Replica {
             }
             None => {}
         }
-        if record.change.place == Some(None) {
-            self.base.remove(&id);
-        }
     }
 
     pub(super) fn listing(&mut self, nodes: Vec<(NodeId, Node)>, upto: Seq, chain: Hash, last: bool) {
