@@ -175,9 +175,16 @@ impl Client {
             if !self.disk.inodes.contains_key(&dir) {
                 continue;
             }
-            if let Some(node) = self.dir_node(dir) {
+            let Some(node) = self.dir_node(dir) else { continue };
+            if self.dir_inode(node) != Some(dir) {
+                // The directory is elsewhere by now, or between two places: looked at again when it is known where.
+                self.touched(dir, &name);
+            } else {
                 self.sight_one(&name, self.disk.child(dir, &name), SeenIn::Node(node), &mut sightings, &mut complete);
             }
+        }
+        if std::env::var_os("TRACE").is_some() && !sightings.is_empty() {
+            eprintln!("{now:>6} c{} sees {sightings:?}", self.device);
         }
         self.handle(Event::Observed { sightings, complete, full: false }, now);
     }
@@ -185,6 +192,9 @@ impl Client {
     /// Does the next action of the replica.
     pub fn act(&mut self, dice: &mut Dice, now: u64) {
         let Some(action) = self.running.as_mut().and_then(|running| running.actions.pop_front()) else { return };
+        if std::env::var_os("TRACE").is_some() && !matches!(action, Action::Persist { .. } | Action::Ack { .. }) {
+            eprintln!("{now:>6} c{} does {action:?}", self.device);
+        }
         match action {
             Action::Persist { ticket, writes } => {
                 // A crash between two steps is a crash of the world; here the transaction is one step.
@@ -263,6 +273,9 @@ impl Client {
 
     fn place(&mut self, node: NodeId, step: &Step) -> Result<Option<u64>, PlaceFailure> {
         let replica = &self.running.as_ref().expect("running").replica;
+        if !replica.is_current(node) {
+            return Err(PlaceFailure::Changed);
+        }
         let here = replica.local(node).cloned();
         let spot = here.as_ref().map(|local| {
             let dir = self.dir_inode(local.place.parent).ok_or(PlaceFailure::Changed)?;

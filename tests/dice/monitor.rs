@@ -34,6 +34,10 @@ pub fn content_before_name(world: &World, record: &Record) {
 
 type Tree = BTreeMap<Vec<u8>, (Kind, Vec<u8>, u16)>;
 
+fn shown(entry: Option<&(Kind, Vec<u8>, u16)>) -> Option<String> {
+    entry.map(|(kind, bytes, mode)| format!("{kind:?} {mode:o} {}", bytes.escape_ascii()))
+}
+
 fn tree(world: &World, at: usize) -> Tree {
     let disk = &world.clients[at].disk;
     let entry = |(path, ino): (Vec<syncfs::model::Name>, u64)| {
@@ -46,9 +50,36 @@ fn tree(world: &World, at: usize) -> Tree {
 
 /// At rest without conflicts: trees equal, nothing lost, nothing back.
 pub fn at_rest(world: &mut World) {
+    for client in &world.clients {
+        let replica = &client.running.as_ref().expect("all are up").replica;
+        for (path, ino) in client.disk.walk() {
+            let (name, parents) = path.split_last().expect("not the root");
+            let id = parents.iter().chain([name]).try_fold(syncfs::model::NodeId::ROOT, |at, name| replica.child(at, name));
+            let known = id.and_then(|id| replica.local(id)).map(|node| node.fingerprint);
+            assert_eq!(known, client.disk.fingerprint(ino), "c{} does not know its own {path:?}", client.device);
+        }
+    }
+    for client in &world.clients {
+        let replica = &client.running.as_ref().expect("all are up").replica;
+        let mut dirs = vec![syncfs::model::NodeId::ROOT];
+        while let Some(dir) = dirs.pop() {
+            for (name, id) in replica.children(dir) {
+                let path = replica.path(id).expect("it is below the root");
+                assert!(client.disk.at(&path).is_some(), "c{} believes in {name:?} ({id:?}), {path:?}: {:?}", client.device, replica.local(id));
+                dirs.push(id);
+            }
+        }
+    }
     let trees: Vec<Tree> = (0..world.clients.len()).map(|at| tree(world, at)).collect();
     for (at, other) in trees.iter().enumerate().skip(1) {
-        assert_eq!(trees[0], *other, "c1 and c{} differ", at + 1);
+        let differences: Vec<String> = trees[0]
+            .keys()
+            .chain(other.keys())
+            .filter(|path| trees[0].get(*path) != other.get(*path))
+            .map(|path| format!("{}: {:?} {:?}", path.escape_ascii(), shown(trees[0].get(path)), shown(other.get(path))))
+            .collect();
+        let conflicts: Vec<usize> = world.clients.iter().map(|client| client.blocked.len()).collect();
+        assert!(differences.is_empty(), "c1 and c{} differ, conflicts {conflicts:?}: {differences:#?}", at + 1);
     }
     let hub = world.sequencer.as_ref().expect("the hub is up").root_hash();
     for client in &world.clients {

@@ -242,4 +242,7 @@ pub fn resolve(world: &mut World, at: usize) {
     world.log(|| format!("c{device} resolves {id:?} with {how:?}"));
     let now = world.now;
     world.clients[at].handle(Event::Resolve { node: id, how }, now);
+    let running = world.clients[at].running.as_ref().expect("running");
+    running.replica.unsettled().iter().for_each(|line| world.log(|| format!("unsettled: {line}")));
+    world.log(|| format!("{:?}", running.replica.report()));
 }

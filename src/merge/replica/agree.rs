@@ -30,6 +30,7 @@ impl Replica {
         (self.local, self.head) = (local, head);
         for id in &seen.removed {
             self.touch_around(*id);
+            self.outdate(*id);
             self.local.remove(*id);
             self.open.insert(*id);
         }
@@ -41,6 +42,7 @@ impl Replica {
             self.failures.remove(&id);
             self.held_removals.remove(&id);
             if self.local.get(id) != Some(&node) {
+                self.outdate(id);
                 self.local.set(id, node);
                 self.open.insert(id);
                 self.touch_around(id);
@@ -49,6 +51,12 @@ impl Replica {
         if full {
             self.scanned = true;
             self.after_scan();
+        }
+    }
+
+    fn outdate(&mut self, id: NodeId) {
+        if matches!(self.work.get(&id), Some(Work::Placing(_))) {
+            self.outdated.insert(id);
         }
     }
 
@@ -175,6 +183,7 @@ impl Replica {
         if self.has_to_wait(id) {
             return;
         }
+        self.failures.remove(&id);
         if let Some(other) = self.same_as(id) {
             self.become_other(id, other);
             return;
@@ -191,9 +200,6 @@ impl Replica {
         }
         self.open.insert(id);
         let Some(target) = self.target(id) else { return };
-        if self.places.insert(id, target.place.clone()).as_ref() != Some(&target.place) {
-            self.wake_waiters(id);
-        }
         if let Goal::Both(base, ours, theirs) = &target.content {
             if !self.decide_content(id, base.clone(), ours.clone(), theirs.clone()) {
                 return;
@@ -328,7 +334,7 @@ impl Replica {
         }
     }
 
-    fn differs_from_hub(&self, id: NodeId, target: &Target) -> bool {
+    pub(super) fn differs_from_hub(&self, id: NodeId, target: &Target) -> bool {
         let Some(head) = self.head.get(id) else { return target.place.is_some() };
         if head.place.value != target.place {
             return true;

@@ -114,6 +114,7 @@ struct Session {
 /// The contract, in the manner of a sans-I/O protocol: [`Replica::handle`] takes what happened and the time and returns what to do, in
 /// order. It does no I/O, reads no clock and holds no randomness but the seed it was given. Whoever drives it
 /// - carries out [`Action`]s in order, one at a time, and reports what it must ([`Event::Placed`], [`Event::Persisted`], ...);
+/// - asks [`Replica::is_current`] right before it places: what was observed since the step was decided has made it wrong;
 /// - may merge several [`Action::Persist`] into one transaction, but commits them before an [`Action::Place`] that says so, and says
 ///   [`Event::Persisted`] only after the commit and after everything placed before it is durable;
 /// - may forget everything at any moment: a replica made from the stored [`ClientState`], a fresh scan and a new connection
@@ -139,6 +140,8 @@ pub struct Replica {
     device_name: String,
     next_batch: u64,
     work: BTreeMap<NodeId, Work>,
+    /// Nodes that were observed anew after a step for them was decided.
+    outdated: BTreeSet<NodeId>,
     open: BTreeSet<NodeId>,
     touched: BTreeSet<NodeId>,
     waiting: BTreeMap<NodeId, BTreeSet<NodeId>>,
@@ -194,6 +197,7 @@ impl Replica {
             device_name: "other".into(),
             next_batch: 1,
             work: BTreeMap::new(),
+            outdated: BTreeSet::new(),
             open: BTreeSet::new(),
             touched: BTreeSet::new(),
             waiting: BTreeMap::new(),
@@ -271,6 +275,12 @@ impl Replica {
     /// A node as the directory holds it.
     pub fn local(&self, node: NodeId) -> Option<&LocalNode> {
         self.local.get(node)
+    }
+
+    /// Whether an [`Action::Place`] for the node still answers to what is known of it; if not it must not be carried out but be
+    /// reported as [`PlaceFailure::Changed`].
+    pub fn is_current(&self, node: NodeId) -> bool {
+        !self.outdated.contains(&node)
     }
 
     /// The node at a name in a directory here.

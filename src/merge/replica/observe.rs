@@ -266,6 +266,16 @@ pub(super) fn integrate(
             doubtful.extend(local.names().below(id).map(|(_, child)| child));
         }
     }
-    out.removed = removed.into_iter().collect();
+    // What was seen in a directory that is gone was seen before it went: wherever it is now is seen there.
+    loop {
+        let (kept, lost): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut out.set).into_iter().partition(|(_, node)| !removed.contains(&node.place.parent));
+        out.set = kept;
+        if lost.is_empty() {
+            break;
+        }
+        removed.extend(lost.into_iter().map(|(id, _)| id));
+    }
+    out.removed = removed.into_iter().filter(|id| local.get(*id).is_some()).collect();
     out
 }

@@ -198,6 +198,7 @@ impl Replica {
 
     pub(super) fn placed(&mut self, id: NodeId, outcome: Result<Option<Look>, PlaceFailure>) {
         let Some(Work::Placing(step)) = self.work.remove(&id) else { return };
+        self.outdated.remove(&id);
         self.touch_around(id);
         match outcome {
             Ok(look) => {

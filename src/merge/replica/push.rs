@@ -112,7 +112,7 @@ impl Replica {
             for _ in 0..=self.local.len() + 1_000_000 {
                 if at == id {
                     // Below itself as the hub has it: whoever leaves that chain has to go first, or together.
-                    blockers.extend(chain.into_iter().filter(|other| self.push_ready.contains(other)));
+                    blockers.extend(chain.into_iter().filter(|other| self.open.contains(other)));
                     break;
                 }
                 let Some(up) = self.head_place(at) else { break };
@@ -164,10 +164,8 @@ impl Replica {
             let Some((target, _)) = candidates.get(&id) else { continue };
             let needs = self.blockers_there(id, target);
             for need in &needs {
-                let is_free = !candidates.contains_key(need) && !self.work.contains_key(need) && self.push_ready.contains(need);
-                if is_free
-                    && let Some(target) = self.target(*need)
-                    && self.upload_for(*need, &target)
+                if !candidates.contains_key(need)
+                    && let Some(target) = self.pushable(*need)
                 {
                     candidates.insert(*need, (target, Vec::new()));
                     queue.push(*need);
@@ -177,6 +175,16 @@ impl Replica {
                 candidate.1 = needs;
             }
         }
+    }
+
+    /// The target of a node that can be proposed now, though it may have been waiting for another.
+    fn pushable(&mut self, id: NodeId) -> Option<Target> {
+        if !self.open.contains(&id) || self.work.contains_key(&id) || self.has_to_wait(id) {
+            return None;
+        }
+        let target = self.target(id)?;
+        let is_next = self.step(id, &target).is_none() && self.differs_from_hub(id, &target);
+        (is_next && self.upload_for(id, &target)).then_some(target)
     }
 
     /// Leaves out whoever needs something that is not in this batch, and whoever needs those.

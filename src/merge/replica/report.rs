@@ -2,6 +2,7 @@
 
 use super::Replica;
 use super::Work;
+use super::events::MergeOutcome;
 use super::state::Notice;
 use crate::model::Content;
 use crate::model::Hash;
@@ -43,8 +44,12 @@ pub struct Report {
 impl Replica {
     /// Whether nothing is left to do but what waits for a person.
     pub fn is_settled(&self) -> bool {
-        let parked =
-            |id: &NodeId| self.conflicts.contains_key(id) && !self.push_ready.contains(id) && !self.pull_ready.contains(id);
+        let parked = |id: &NodeId| {
+            let is_decided = matches!(self.merged.get(id), Some((.., MergeOutcome::Clean(_))));
+            let is_fetching = self.fetching.values().any(|nodes| nodes.contains(id));
+            let is_ready = self.push_ready.contains(id) || self.pull_ready.contains(id);
+            self.conflicts.contains_key(id) && !is_decided && !is_fetching && !is_ready && !self.failures.contains_key(id)
+        };
         self.scanned
             && self.touched.is_empty()
             && self.work.is_empty()

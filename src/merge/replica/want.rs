@@ -105,6 +105,7 @@ impl Replica {
         if is == was {
             return;
         }
+        self.wake_waiters(id);
         if is {
             self.kept.insert(id);
         } else {
@@ -229,6 +230,10 @@ impl Replica {
             } else {
                 self.touch_if_open(rival);
             }
+        }
+        if self.places.get(&id) != Some(&place) {
+            self.places.insert(id, place.clone());
+            self.wake_waiters(id);
         }
         let content = self.content_goal(id)?;
         let base = self.base.get(&id).map(|base| base.node.attrs.value);
