@@ -123,7 +123,7 @@ impl Replica {
     }
 
     fn next_step(&mut self, id: NodeId) -> Option<Step> {
-        let target = self.target(id)?;
+        let target = self.look_ahead(id)?;
         if let Goal::Both(..) = target.content
             && self.local.get(id).is_none()
         {
@@ -147,6 +147,7 @@ impl Replica {
             }
             let Some(step) = self.next_step(id) else {
                 self.pull_ready.remove(&id);
+                self.touch(id);
                 continue;
             };
             match self.blocker_here(id, &step) {

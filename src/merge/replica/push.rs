@@ -136,15 +136,11 @@ impl Replica {
             if self.work.contains_key(&id) {
                 continue;
             }
-            let target = self.target(id);
-            let Some(target) = target else {
+            let Some(target) = self.pushable(id) else {
                 self.push_ready.remove(&id);
+                self.touch(id);
                 continue;
             };
-            if !self.upload_for(id, &target) {
-                self.push_ready.remove(&id);
-                continue;
-            }
             candidates.insert(id, (target, Vec::new()));
         }
         self.add_blockers(&mut candidates);
@@ -182,7 +178,7 @@ impl Replica {
         if !self.open.contains(&id) || self.work.contains_key(&id) || self.has_to_wait(id) {
             return None;
         }
-        let target = self.target(id)?;
+        let target = self.look_ahead(id)?;
         let is_next = self.step(id, &target).is_none() && self.differs_from_hub(id, &target);
         (is_next && self.upload_for(id, &target)).then_some(target)
     }

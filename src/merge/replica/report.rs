@@ -97,9 +97,10 @@ impl Replica {
             let sets: Vec<&str> = sets.iter().filter(|(set, _)| set.contains(id)).map(|(_, name)| *name).collect();
             let waits: Vec<&NodeId> = self.waiting.iter().filter(|(_, who)| who.contains(id)).map(|(on, _)| on).collect();
             format!(
-                "{id:?} {sets:?} work {:?} failure {:?} waits for {waits:?}\n   base {:?}\n   local {:?}\n   head {:?}",
+                "{id:?} {sets:?} work {:?} failure {:?} waits for {waits:?} belongs at {:?}\n   base {:?}\n   local {:?}\n   head {:?}",
                 self.work.get(id),
                 self.failures.get(id).map(|failure| &failure.what),
+                self.places.get(id),
                 self.base.get(id).map(|base| &base.node),
                 self.local.get(*id),
                 self.head.get(*id),

@@ -88,8 +88,19 @@ impl Replica {
         }
     }
 
-    /// The place by the rule, and for a directory that must stay because of what is in it.
+    /// The place by the rule, for a directory that must stay because of what is in it, and for one that would get below itself: then
+    /// the hub's move stands and ours is undone (POLICY row 21).
     pub(super) fn simple_place(&self, id: NodeId) -> Option<Place> {
+        let place = self.kept_place(id)?;
+        let theirs = self.head_place(id);
+        if theirs != Some(&place) && self.kind(id) == Some(Kind::Dir) && self.is_below_itself(id, &place) {
+            return theirs.cloned().or(Some(place));
+        }
+        Some(place)
+    }
+
+    /// The place by the rule, and for a directory that must stay because of what is in it.
+    fn kept_place(&self, id: NodeId) -> Option<Place> {
         let ruled = self.ruled_place(id);
         if ruled.is_some() || !self.kept.contains(&id) {
             return ruled;
@@ -136,7 +147,7 @@ impl Replica {
             if at == id {
                 return true;
             }
-            match self.simple_place(at) {
+            match self.kept_place(at) {
                 Some(place) => at = place.parent,
                 None => return false,
             }
@@ -208,16 +219,6 @@ impl Replica {
         }
         self.review_kept(id);
         let mut place = self.simple_place(id);
-        if let Some(wanted) = place.clone() {
-            let pushes = self.head_place(id) != Some(&wanted);
-            if pushes
-                && self.kind(id) == Some(Kind::Dir)
-                && self.is_below_itself(id, &wanted)
-                && let Some(theirs) = self.head_place(id).cloned()
-            {
-                place = Some(theirs);
-            }
-        }
         if let Some(wanted) = place.clone()
             && let Some(rival) = self.rival(id, &wanted)
         {
@@ -251,6 +252,16 @@ impl Replica {
             (None, None) => return None,
         };
         Some(Target { place, content, attrs })
+    }
+
+    /// The target of a node that is not being evaluated just now; if it is another than at its evaluation, it is evaluated again.
+    pub(super) fn look_ahead(&mut self, id: NodeId) -> Option<Target> {
+        let before = self.places.get(&id).cloned();
+        let target = self.target(id);
+        if self.places.get(&id) != before.as_ref() {
+            self.touch(id);
+        }
+        target
     }
 
     fn touch_if_open(&mut self, id: NodeId) {
