@@ -149,7 +149,11 @@ impl Client {
         match id {
             NodeId::ROOT => Some(ROOT),
             NodeId::LIMBO => Some(LIMBO),
-            _ => self.disk.at(&self.running.as_ref()?.replica.path(id)?),
+            _ => {
+                let replica = &self.running.as_ref()?.replica;
+                let ino = self.disk.at(&replica.path(id)?)?;
+                (replica.local(id)?.fingerprint.ino == ino).then_some(ino)
+            }
         }
     }
 

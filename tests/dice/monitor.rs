@@ -65,7 +65,12 @@ pub fn at_rest(world: &mut World) {
         while let Some(dir) = dirs.pop() {
             for (name, id) in replica.children(dir) {
                 let path = replica.path(id).expect("it is below the root");
-                assert!(client.disk.at(&path).is_some(), "c{} believes in {name:?} ({id:?}), {path:?}: {:?}", client.device, replica.local(id));
+                assert!(
+                    client.disk.at(&path).is_some(),
+                    "c{} believes in {name:?} ({id:?}), {path:?}: {:?}",
+                    client.device,
+                    replica.local(id)
+                );
                 dirs.push(id);
             }
         }

@@ -50,6 +50,14 @@ pub(super) struct Integrated {
     pub removed: Vec<NodeId>,
 }
 
+/// Whether what was seen under the inode of `node` can be that node. Inode numbers are used again soon after a removal: a file that
+/// shares nothing else is another file.
+fn is_alike(node: &LocalNode, look: &Look) -> bool {
+    node.kind == Kind::Dir
+        || node.content == look.content
+        || (node.attrs.mtime == look.attrs.mtime && node.fingerprint.size == look.fingerprint.size)
+}
+
 struct Work<'a> {
     local: &'a LocalTree,
     head: &'a HeadTree,
@@ -61,6 +69,8 @@ struct Work<'a> {
     gone: BTreeSet<(NodeId, Name)>,
     /// Places already told: a directory may be seen both by itself and in the one above it.
     told: BTreeSet<(NodeId, Name)>,
+    /// Which node is at a sighting whose place and inode are both known, but not together.
+    swapped: BTreeMap<usize, NodeId>,
     claimed: BTreeSet<NodeId>,
     ids: Vec<Option<(NodeId, NodeId)>>,
     pending: VecDeque<(usize, NodeId)>,
@@ -77,6 +87,46 @@ impl Work<'_> {
         if self.look(at).is_some_and(|look| look.kind == Kind::Dir) {
             queue.push_back((id, SeenIn::Sighting(at)));
         }
+    }
+
+    /// Names that were exchanged among themselves, all still there: the nodes have moved (POLICY row 16). A name that took the inode
+    /// of one that has got new bytes, or is gone, is an editor's backup or a replacement: there the path says who it is.
+    fn find_swaps(&mut self, mut queue: VecDeque<(NodeId, SeenIn)>) {
+        let mut at_place: BTreeMap<NodeId, usize> = BTreeMap::new();
+        while let Some((parent, seen)) = queue.pop_front() {
+            for &at in self.lists.get(&seen).into_iter().flatten() {
+                let place = Place { parent, name: self.sightings[at].name.clone() };
+                if let Some(id) = self.local.names().get(&place)
+                    && at_place.insert(id, at).is_none()
+                {
+                    queue.push_back((id, SeenIn::Sighting(at)));
+                }
+            }
+        }
+        let other_node_at = |id: &NodeId| -> Option<NodeId> {
+            let look = self.look(*at_place.get(id)?)?;
+            let mut nodes = self.local.by_inode(look.fingerprint.dev, look.fingerprint.ino);
+            let other = nodes.next().filter(|other| other != id && nodes.next().is_none())?;
+            let node = self.local.get(other)?;
+            (node.kind == look.kind && at_place.contains_key(&other) && is_alike(node, look)).then_some(other)
+        };
+        let mut swapped = BTreeMap::new();
+        for start in at_place.keys() {
+            let mut ring = vec![*start];
+            while let Some(next) = ring.last().and_then(other_node_at) {
+                if next == *start {
+                    for (i, id) in ring.iter().enumerate() {
+                        swapped.insert(at_place[id], ring[(i + 1) % ring.len()]);
+                    }
+                    break;
+                }
+                if ring.contains(&next) || ring.len() > 64 {
+                    break;
+                }
+                ring.push(next);
+            }
+        }
+        self.swapped = swapped;
     }
 
     /// Identity by path, downwards from every directory in the queue; what has no such identity is left pending.
@@ -134,13 +184,7 @@ impl Work<'_> {
     fn moved_here(&self, at: usize) -> Option<NodeId> {
         let look = self.look(at)?;
         self.local.by_inode(look.fingerprint.dev, look.fingerprint.ino).find(|id| {
-            self.local.get(*id).is_some_and(|node| {
-                // Inode numbers are used again soon after a removal: a file that shares nothing else is another file.
-                let alike = node.kind == Kind::Dir
-                    || node.content == look.content
-                    || (node.attrs.mtime == look.attrs.mtime && node.fingerprint.size == look.fingerprint.size);
-                node.kind == look.kind && alike && self.is_absent(*id)
-            })
+            self.local.get(*id).is_some_and(|node| node.kind == look.kind && is_alike(node, look) && self.is_absent(*id))
         })
     }
 
@@ -196,6 +240,7 @@ pub(super) fn integrate(
         complete_nodes: BTreeSet::new(),
         gone: BTreeSet::new(),
         told: BTreeSet::new(),
+        swapped: BTreeMap::new(),
         claimed: BTreeSet::new(),
         ids: vec![None; sightings.len()],
         pending: VecDeque::new(),
@@ -214,6 +259,7 @@ pub(super) fn integrate(
             _ => None,
         })
         .collect();
+    work.find_swaps(queue.clone());
     work.by_path(&mut queue);
     // Directories first, the shallow ones before the deep: what is inside a moved directory keeps its identity by path.
     loop {
