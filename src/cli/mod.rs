@@ -1,1 +1,3 @@
 //! Floor 5: the command line.
+
+pub mod merge_file;
