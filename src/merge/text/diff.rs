@@ -254,6 +254,21 @@ fn slide(base: &[Token], side: &[Token], changed: &[(Range<usize>, Range<usize>)
     edits
 }
 
+/// The same edits, each at the right end of its reach and occupying nothing but its place, as line merges of the field have it.
+pub(super) fn settled(edits: &[Edit], base_len: usize) -> Vec<Edit> {
+    let mut out: Vec<Edit> = edits.to_vec();
+    let mut next = base_len;
+    for edit in out.iter_mut().rev() {
+        let slides = edit.base.is_empty() || edit.side.is_empty();
+        let by = if slides { edit.reach.end.min(next) - edit.base.end } else { 0 };
+        edit.base = edit.base.start + by..edit.base.end + by;
+        edit.side = edit.side.start + by..edit.side.end + by;
+        edit.reach = edit.base.clone();
+        next = edit.base.start;
+    }
+    out
+}
+
 /// How far a run of tokens that is in one text only can move to the left and to the right with the same result.
 fn slides(text: &[Token], run: &Range<usize>, room_left: usize, room_right: usize) -> (usize, usize) {
     let left = (0..room_left).take_while(|k| text[run.start - 1 - k] == text[run.end - 1 - k]).count();

@@ -1,6 +1,7 @@
 //! The merge of three framed texts: lines first, then words inside the lines that both sides touched.
 
 use super::diff::diff;
+use super::diff::settled;
 use super::kind::is_prose;
 use super::token::Cutter;
 use super::token::Tokens;
@@ -24,10 +25,10 @@ pub(super) fn merge_parts(base: &str, ours: &str, theirs: &str) -> Vec<Part> {
     let three = Three { base: cutter.lines(base), ours: cutter.lines(ours), theirs: cutter.lines(theirs) };
     let mut out = Parts::default();
     let mut prose = None;
-    for stretch in three.weave(cutter.kinds(), |end, start| start > end) {
+    for stretch in three.weave(cutter.kinds(), |end, start, _| start > end) {
         match stretch {
             Stretch::Clash { base: b, ours: o, theirs: t } => {
-                let prose = *prose.get_or_insert_with(|| is_prose(base));
+                let prose = *prose.get_or_insert_with(|| std::env::var("ALLPROSE").is_ok() || is_prose(base));
                 let at = [three.base.start(b.start), three.ours.start(o.start), three.theirs.start(t.start)];
                 words(three.base.text(&b), three.ours.text(&o), three.theirs.text(&t), at, prose, &mut out);
             }
@@ -42,8 +43,12 @@ fn words(base: &str, ours: &str, theirs: &str, at: [usize; 3], prose: bool, out:
     let mut cutter = Cutter::new();
     let three = Three { base: cutter.words(base), ours: cutter.words(ours), theirs: cutter.words(theirs) };
     let words = counted_words(&three.base);
-    let apart = |end: usize, start: usize| start > end && (prose || words[start] - words[end] >= 2);
+    let apart = |end: usize, start: usize, loose: bool| start > end && (words[start] - words[end] >= if prose { u32::from(loose) } else { 2 });
     let stretches = three.weave(cutter.kinds(), apart);
+    let clashes = stretches.iter().any(|stretch| matches!(stretch, Stretch::Clash { .. }));
+    if clashes && let Some(text) = settled_lines(base, ours, theirs) {
+        return out.text(&text);
+    }
     let clashes = stretches.iter().any(|stretch| matches!(stretch, Stretch::Clash { .. }));
     if clashes && !prose {
         return out.clash(base, ours, theirs, at);
@@ -60,12 +65,29 @@ fn words(base: &str, ours: &str, theirs: &str, at: [usize; 3], prose: bool, out:
     }
 }
 
+/// The line merge of a few lines as diff3 does it: edits that can slide stand at the end of their reach, and one unchanged line
+/// between two edits is enough. `None` if that is a conflict.
+fn settled_lines(base: &str, ours: &str, theirs: &str) -> Option<String> {
+    let mut cutter = Cutter::new();
+    let three = Three { base: cutter.lines(base), ours: cutter.lines(ours), theirs: cutter.lines(theirs) };
+    let edits = |side: &Tokens<'_>| settled(&diff(&three.base.ids, &side.ids, cutter.kinds()), three.base.ids.len());
+    let sides = Sides { base: &three.base.ids, ours: &three.ours.ids, theirs: &three.theirs.ids };
+    let mut text = String::new();
+    for stretch in weave(&sides, &edits(&three.ours), &edits(&three.theirs), |end, start, _| start > end) {
+        match stretch {
+            Stretch::Clash { .. } => return None,
+            sure => text.push_str(three.text(&sure)),
+        }
+    }
+    Some(text)
+}
+
 /// Number of words (not white space, not punctuation) before each token and behind the last.
 fn counted_words(tokens: &Tokens<'_>) -> Vec<u32> {
     let mut count = 0;
     let mut counts = vec![0];
     for at in 0..tokens.ids.len() {
-        count += u32::from(tokens.text(&(at..at + 1)).chars().any(char::is_alphanumeric));
+        count += u32::from(tokens.text(&(at..at + 1)).chars().any(|sign| sign.is_alphanumeric() || sign == '\n'));
         counts.push(count);
     }
     counts
@@ -82,7 +104,7 @@ struct Three<'a> {
 }
 
 impl Three<'_> {
-    fn weave(&self, kinds: u32, apart: impl Fn(usize, usize) -> bool) -> Vec<Stretch> {
+    fn weave(&self, kinds: u32, apart: impl Fn(usize, usize, bool) -> bool) -> Vec<Stretch> {
         let sides = Sides { base: &self.base.ids, ours: &self.ours.ids, theirs: &self.theirs.ids };
         weave(&sides, &diff(sides.base, sides.ours, kinds), &diff(sides.base, sides.theirs, kinds), apart)
     }

@@ -56,14 +56,8 @@ impl<'a> Cutter<'a> {
 
     /// The words, punctuation marks and runs of white space of `text` (UAX 29), never cut inside a grapheme cluster.
     pub fn words(&mut self, text: &'a str) -> Tokens<'a> {
-        if text.is_ascii() {
-            self.cut(text, text.split_word_bounds())
-        } else {
-            self.cut(
-                text,
-                Whole { text, words: text.split_word_bound_indices(), clusters: text.grapheme_indices(true), start: 0 },
-            )
-        }
+        let words = Words { text, bounds: text.split_word_bound_indices(), clusters: Clusters::of(text), start: 0 };
+        self.cut(text, words.flat_map(dotted))
     }
 
     fn cut(&mut self, text: &'a str, parts: impl Iterator<Item = &'a str>) -> Tokens<'a> {
@@ -78,34 +72,74 @@ impl<'a> Cutter<'a> {
     }
 }
 
-/// Word bounds that are grapheme bounds too: the two disagree for some scripts (Thai SARA AM, prepended marks).
-struct Whole<'a> {
+/// Word bounds, but for those inside a grapheme cluster (the two disagree for Thai SARA AM and for prepended marks) and those
+/// between two letters or digits: scripts without spaces would fall apart into characters, and a character is no word.
+struct Words<'a> {
     text: &'a str,
-    words: unicode_segmentation::UWordBoundIndices<'a>,
-    clusters: unicode_segmentation::GraphemeIndices<'a>,
+    bounds: unicode_segmentation::UWordBoundIndices<'a>,
+    clusters: Clusters<'a>,
     start: usize,
 }
 
-impl<'a> Iterator for Whole<'a> {
+impl<'a> Iterator for Words<'a> {
     type Item = &'a str;
 
     fn next(&mut self) -> Option<&'a str> {
-        if self.start == self.text.len() {
-            return None;
-        }
-        let mut cluster_end = self.start;
-        for (at, word) in self.words.by_ref() {
+        for (at, word) in self.bounds.by_ref() {
             let end = at + word.len();
-            while cluster_end < end {
-                let (at, cluster) = self.clusters.next()?;
-                cluster_end = at + cluster.len();
-            }
-            if cluster_end == end {
+            let (before, after) = (word.chars().next_back(), self.text[end..].chars().next());
+            let inside = before.is_some_and(char::is_alphanumeric) && after.is_some_and(char::is_alphanumeric);
+            if !inside && self.clusters.bound(end) {
                 let token = &self.text[self.start..end];
                 self.start = end;
                 return Some(token);
             }
         }
         None
+    }
+}
+
+/// The parts of a dotted name (`file.txt`, `a.b.c`, `0.91.0`), which UAX 29 takes for one word; a decimal number stays whole.
+fn dotted(word: &str) -> impl Iterator<Item = &str> {
+    let number = word.matches('.').count() == 1 && !word.contains(|sign: char| !sign.is_ascii_digit() && sign != '.' && sign != ',');
+    let mut rest = word;
+    std::iter::from_fn(move || {
+        let end = match rest.find('.') {
+            _ if number => rest.len(),
+            Some(0) => 1,
+            Some(at) => at,
+            None => rest.len(),
+        };
+        let (part, after) = rest.split_at(end);
+        rest = after;
+        (!part.is_empty()).then_some(part)
+    })
+}
+
+/// Bounds of grapheme clusters, asked in ascending order.
+enum Clusters<'a> {
+    /// Every bound of a word is one.
+    Plain,
+    /// The bounds that come next.
+    Mixed { next: unicode_segmentation::GraphemeIndices<'a>, end: usize },
+}
+
+impl<'a> Clusters<'a> {
+    fn of(text: &'a str) -> Self {
+        if text.is_ascii() { Self::Plain } else { Self::Mixed { next: text.grapheme_indices(true), end: 0 } }
+    }
+
+    fn bound(&mut self, at: usize) -> bool {
+        match self {
+            Self::Plain => true,
+            Self::Mixed { next, end } => {
+                while *end < at
+                    && let Some((start, cluster)) = next.next()
+                {
+                    *end = start + cluster.len();
+                }
+                *end == at
+            }
+        }
     }
 }

@@ -33,8 +33,12 @@ pub(super) struct Sides<'a> {
 }
 
 /// Weaves `ours` and `theirs`. `apart(end, start)` tells whether an edit that ends at base token `end` and one of the other side
-/// that starts at `start >= end` are far enough from each other; it must be false when `start == end`.
-pub(super) fn weave(sides: &Sides<'_>, ours: &[Edit], theirs: &[Edit], apart: impl Fn(usize, usize) -> bool) -> Vec<Stretch> {
+/// that starts at `start > end` are far enough from each other.
+///
+/// An edit occupies its whole reach: nothing of the other side may be in it. How near the two are is measured where each edit is
+/// farthest from the other, because the result is the same text wherever in its reach an edit is made. Two insertions are the
+/// exception: if their reaches touch, they could be at one spot and their order would be a guess.
+pub(super) fn weave(sides: &Sides<'_>, ours: &[Edit], theirs: &[Edit], apart: impl Fn(usize, usize, bool) -> bool) -> Vec<Stretch> {
     let groups = group(sides, ours, theirs, apart);
     let mut out = Vec::new();
     let mut at = Cursor::default();
@@ -87,10 +91,54 @@ struct Group {
     end: usize,
 }
 
-fn group(sides: &Sides<'_>, ours: &[Edit], theirs: &[Edit], apart: impl Fn(usize, usize) -> bool) -> Vec<Group> {
+/// How far the edits of one side have come.
+#[derive(Clone, Copy)]
+struct Far {
+    /// Where the furthest reach starts.
+    start: usize,
+    /// Where the furthest reach ends.
+    reach: usize,
+    /// Where the edit itself may end at the earliest.
+    end: usize,
+    /// Whether it is an insertion.
+    insertion: bool,
+    /// The first group that an edit which meets it must join.
+    first: usize,
+}
+
+impl Far {
+    fn after(edit: &Edit, group: usize, before: Option<Far>) -> Self {
+        match before {
+            // Two edits of one side may reach over the same tokens: then the stricter view of both is taken.
+            Some(before) if edit.reach.start <= before.reach => {
+                let reach = before.reach.max(edit.reach.end);
+                Self { start: edit.reach.start, reach, end: reach, insertion: true, first: before.first }
+            }
+            _ => Self { start: edit.reach.start, reach: edit.reach.end, end: if dup(edit) { edit.reach.end } else { edit.base.end },  insertion: edit.base.is_empty(), first: group },
+        }
+    }
+
+    fn meets(&self, edit: &Edit, apart: impl Fn(usize, usize, bool) -> bool) -> bool {
+        let both_insert = self.insertion && edit.base.is_empty();
+        if both_insert {
+            if !(self.start < edit.reach.start && self.reach < edit.reach.end) && self.reach >= edit.reach.start {
+                return true;
+            }
+        } else if edit.reach.start < self.reach {
+            return true;
+        }
+        let start = if dup(edit) { edit.reach.start } else { edit.reach.end - edit.base.len() };
+        start <= self.end || !apart(self.end, start, self.end < self.reach || edit.reach.start < start)
+    }
+}
+
+fn dup(edit: &Edit) -> bool {
+    edit.reach.len() - edit.base.len() >= edit.base.len().max(edit.side.len())
+}
+
+fn group(sides: &Sides<'_>, ours: &[Edit], theirs: &[Edit], apart: impl Fn(usize, usize, bool) -> bool) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
-    // The furthest reach of each side so far, and the first group that an edit which starts there would meet.
-    let mut far: [Option<(usize, usize)>; 2] = [None, None];
+    let mut far: [Option<Far>; 2] = [None, None];
     let (mut i, mut j) = (0, 0);
     while i < ours.len() || j < theirs.len() {
         if let (Some(o), Some(t)) = (ours.get(i), theirs.get(j))
@@ -116,22 +164,18 @@ fn group(sides: &Sides<'_>, ours: &[Edit], theirs: &[Edit], apart: impl Fn(usize
             new.theirs.end += 1;
             j += 1;
         }
-        let met = far[1 - side].filter(|(reach, _)| edit.reach.start <= *reach || !apart(*reach, edit.reach.start));
-        if let Some((reach, _)) = met {
-            new.end = edit.reach.end.max(reach);
+        let met = far[1 - side].filter(|before| before.meets(edit, &apart));
+        if let Some(before) = met {
+            new.end = edit.reach.end.max(before.reach);
         }
-        push(&mut groups, new, met.map(|(_, first)| first), &mut far);
-        let here = groups.len() - 1;
-        far[side] = Some(match far[side] {
-            Some((reach, first)) if edit.reach.start <= reach => (reach.max(edit.reach.end), first),
-            _ => (edit.reach.end, here),
-        });
+        push(&mut groups, new, met.map(|before| before.first), &mut far);
+        far[side] = Some(Far::after(edit, groups.len() - 1, far[side]));
     }
     groups
 }
 
 /// Adds a group, joined with all groups from `first` on and with every group that covers some of its base tokens.
-fn push(groups: &mut Vec<Group>, mut new: Group, first: Option<usize>, far: &mut [Option<(usize, usize)>; 2]) {
+fn push(groups: &mut Vec<Group>, mut new: Group, first: Option<usize>, far: &mut [Option<Far>; 2]) {
     while first.is_some_and(|first| first < groups.len())
         && let Some(last) = groups.pop()
     {
@@ -141,8 +185,8 @@ fn push(groups: &mut Vec<Group>, mut new: Group, first: Option<usize>, far: &mut
         new.join(&last);
     }
     groups.push(new);
-    for (_, at) in far.iter_mut().flatten() {
-        *at = (*at).min(groups.len() - 1);
+    for before in far.iter_mut().flatten() {
+        before.first = before.first.min(groups.len() - 1);
     }
 }
 
