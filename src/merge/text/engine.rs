@@ -8,6 +8,7 @@ use super::token::Tokens;
 use super::weave::Sides;
 use super::weave::Stretch;
 use super::weave::weave;
+use imara_diff::Token;
 use std::ops::Range;
 
 /// One part of a merged text.
@@ -28,7 +29,11 @@ pub(super) fn merge_parts(base: &str, ours: &str, theirs: &str) -> Vec<Part> {
     for stretch in three.weave(cutter.kinds(), |end, start, _| start > end) {
         match stretch {
             Stretch::Clash { base: b, ours: o, theirs: t } => {
-                let prose = *prose.get_or_insert_with(|| std::env::var("ALLPROSE").is_ok() || is_prose(base));
+                let prose = *prose.get_or_insert_with(|| match std::env::var("KIND").as_deref() {
+                    Ok("p") => true,
+                    Ok("c") => false,
+                    _ => is_prose(base),
+                });
                 let at = [three.base.start(b.start), three.ours.start(o.start), three.theirs.start(t.start)];
                 words(three.base.text(&b), three.ours.text(&o), three.theirs.text(&t), at, prose, &mut out);
             }
@@ -42,9 +47,28 @@ pub(super) fn merge_parts(base: &str, ours: &str, theirs: &str) -> Vec<Part> {
 fn words(base: &str, ours: &str, theirs: &str, at: [usize; 3], prose: bool, out: &mut Parts) {
     let mut cutter = Cutter::new();
     let three = Three { base: cutter.words(base), ours: cutter.words(ours), theirs: cutter.words(theirs) };
-    let words = counted_words(&three.base);
-    let apart = |end: usize, start: usize, loose: bool| start > end && (words[start] - words[end] >= if prose { u32::from(loose) } else { 2 });
-    let stretches = three.weave(cutter.kinds(), apart);
+    let marks = counted(&three.base, |sign| sign.is_alphanumeric() || sign == '\n');
+    let words = counted(&three.base, char::is_alphanumeric);
+    let cw: u32 = std::env::var("CW").ok().and_then(|x| x.parse().ok()).unwrap_or(2);
+    let nl = std::env::var("NL").is_ok();
+    let apart = |end: usize, start: usize, loose: bool| {
+        start > end && if prose { !loose || marks[start] > marks[end] } else if nl { marks[start] - marks[end] >= cw } else { words[start] - words[end] >= cw }
+    };
+    let mut stretches = three.weave(cutter.kinds(), apart);
+    for stretch in &mut stretches {
+        if let Stretch::Clash { base, ours, theirs } = stretch {
+            if !prose { continue; }
+            let new = |ids: &[Token]| ids.len() > base.len();
+            let (b, o, t) = (&three.base.ids[base.clone()], &three.ours.ids[ours.clone()], &three.theirs.ids[theirs.clone()]);
+            let wordy = |text: &str, base: &str| words_in(text) > words_in(base);
+            let texts = (three.base.text(base), three.ours.text(ours), three.theirs.text(theirs));
+            if new(o) && wordy(texts.1, texts.0) && grows(b, o) && grows(o, t) {
+                *stretch = Stretch::Theirs(theirs.clone());
+            } else if new(t) && wordy(texts.2, texts.0) && grows(b, t) && grows(t, o) {
+                *stretch = Stretch::Ours(ours.clone());
+            }
+        }
+    }
     let clashes = stretches.iter().any(|stretch| matches!(stretch, Stretch::Clash { .. }));
     if clashes && let Some(text) = settled_lines(base, ours, theirs) {
         return out.text(&text);
@@ -82,12 +106,27 @@ fn settled_lines(base: &str, ours: &str, theirs: &str) -> Option<String> {
     Some(text)
 }
 
-/// Number of words (not white space, not punctuation) before each token and behind the last.
-fn counted_words(tokens: &Tokens<'_>) -> Vec<u32> {
+/// Whether `long` is `short` with something inserted, or the same.
+fn grows(short: &[Token], long: &[Token]) -> bool {
+    if std::env::var("LOOSE").is_ok() {
+        let mut rest = long.iter();
+        return short.iter().all(|token| rest.any(|other| other == token));
+    }
+    let front = short.iter().zip(long).take_while(|(x, y)| x == y).count();
+    let back = short.iter().rev().zip(long.iter().rev()).take_while(|(x, y)| x == y).count();
+    short.len() <= long.len() && front + back >= short.len()
+}
+
+fn words_in(text: &str) -> usize {
+    text.split(|sign: char| !sign.is_alphanumeric()).filter(|word| !word.is_empty()).count()
+}
+
+/// Number of tokens with such a character before each token and behind the last.
+fn counted(tokens: &Tokens<'_>, such: impl Fn(char) -> bool) -> Vec<u32> {
     let mut count = 0;
     let mut counts = vec![0];
     for at in 0..tokens.ids.len() {
-        count += u32::from(tokens.text(&(at..at + 1)).chars().any(|sign| sign.is_alphanumeric() || sign == '\n'));
+        count += u32::from(tokens.text(&(at..at + 1)).chars().any(&such));
         counts.push(count);
     }
     counts

@@ -1,25 +1,28 @@
 //! Prose or code, told from the text alone: a merge knows no file name.
 
-/// Characters that prose hardly uses and that programs and data are full of.
-const SIGNS: &[u8] = b"{}=;<>&|\\$_\"/+@^~%";
-
 /// How much of a text is looked at, in bytes.
 const SAMPLE: usize = 64 << 10;
 
-/// Whether `text` reads like prose: few lines end or begin as statements do, few signs between the letters.
+/// How lines of prose begin that is written with marks: headings, lists, quotes, tables, links, fences.
+const MARKS: [&[u8]; 10] = [b"# ", b"## ", b"### ", b"- ", b"* ", b"> ", b"|", b"![", b"[", b"```"];
+
+/// Whether `text` reads like prose: few of its lines end as statements and data do, or they are mostly running words, or many
+/// begin as marked-up prose does.
 pub(super) fn is_prose(text: &str) -> bool {
     let sample = &text.as_bytes()[..text.len().min(SAMPLE)];
-    let (mut lines, mut code_lines, mut letters, mut signs) = (0usize, 0usize, 0usize, 0usize);
+    let (mut lines, mut statements, mut running, mut marked) = (0usize, 0usize, 0usize, 0usize);
     for line in sample.split(|&byte| byte == b'\n') {
         let line = line.trim_ascii();
-        if line.is_empty() {
-            continue;
-        }
+        let Some(last) = line.last() else { continue };
         lines += 1;
-        let last = line[line.len() - 1];
-        code_lines += usize::from(matches!(last, b';' | b'{' | b'}' | b'[' | b']' | b'(' | b'=' | b'>') || line == b")");
-        letters += line.iter().filter(|byte| byte.is_ascii_alphanumeric() || !byte.is_ascii()).count();
-        signs += line.iter().filter(|byte| SIGNS.contains(byte)).count();
+        statements += usize::from(b";{}[](=>,".contains(last) || line == b")");
+        running += line.windows(3).filter(|near| near[1] == b' ' && is_letter(near[0]) && is_letter(near[2])).count();
+        marked += usize::from(MARKS.iter().any(|mark| line.starts_with(mark)));
     }
-    code_lines * 4 < lines.max(1) && signs * 12 < letters.max(1)
+    statements * 4 < lines || running > lines * 3 || marked * 3 > lines
+}
+
+/// Letters beyond ASCII count by their bytes.
+fn is_letter(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || !byte.is_ascii()
 }
