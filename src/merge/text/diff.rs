@@ -30,6 +30,13 @@ pub(super) struct Edit {
     pub reach: Range<usize>,
 }
 
+impl Edit {
+    /// Whether the edit slides over as much as it is long: it doubles what stands beside it, or takes away one of several.
+    pub fn repeats(&self) -> bool {
+        self.reach.len() - self.base.len() >= self.base.len().max(self.side.len())
+    }
+}
+
 /// The edits from `base` to `side` in order, at least one unchanged token between any two, each slid as far to the left as it goes.
 /// `tokens` is the number of different tokens: all ids are below it.
 pub(super) fn diff(base: &[Token], side: &[Token], tokens: u32) -> Vec<Edit> {

@@ -5,6 +5,7 @@ use super::diff::settled;
 use super::kind::is_prose;
 use super::token::Cutter;
 use super::token::Tokens;
+use super::weave::Near;
 use super::weave::Sides;
 use super::weave::Stretch;
 use super::weave::weave;
@@ -26,16 +27,12 @@ pub(super) fn merge_parts(base: &str, ours: &str, theirs: &str) -> Vec<Part> {
     let three = Three { base: cutter.lines(base), ours: cutter.lines(ours), theirs: cutter.lines(theirs) };
     let mut out = Parts::default();
     let mut prose = None;
-    for stretch in three.weave(cutter.kinds(), |end, start, _| start > end) {
+    for stretch in three.weave(cutter.kinds(), |_| true) {
         match stretch {
             Stretch::Clash { base: b, ours: o, theirs: t } => {
-                let prose = *prose.get_or_insert_with(|| match std::env::var("KIND").as_deref() {
-                    Ok("p") => true,
-                    Ok("c") => false,
-                    _ => is_prose(base),
-                });
+                let prose = *prose.get_or_insert_with(|| is_prose(base));
                 let at = [three.base.start(b.start), three.ours.start(o.start), three.theirs.start(t.start)];
-                words(three.base.text(&b), three.ours.text(&o), three.theirs.text(&t), at, prose, &mut out);
+                words([three.base.text(&b), three.ours.text(&o), three.theirs.text(&t)], at, prose, &mut out);
             }
             sure => out.text(three.text(&sure)),
         }
@@ -44,38 +41,26 @@ pub(super) fn merge_parts(base: &str, ours: &str, theirs: &str) -> Vec<Part> {
 }
 
 /// Merges the words of lines that both sides changed. `at` is where the three texts start in the whole ones.
-fn words(base: &str, ours: &str, theirs: &str, at: [usize; 3], prose: bool, out: &mut Parts) {
+fn words(texts: [&str; 3], at: [usize; 3], prose: bool, out: &mut Parts) {
+    let [base, ours, theirs] = texts;
     let mut cutter = Cutter::new();
     let three = Three { base: cutter.words(base), ours: cutter.words(ours), theirs: cutter.words(theirs) };
-    let marks = counted(&three.base, |sign| sign.is_alphanumeric() || sign == '\n');
-    let words = counted(&three.base, char::is_alphanumeric);
-    let cw: u32 = std::env::var("CW").ok().and_then(|x| x.parse().ok()).unwrap_or(2);
-    let nl = std::env::var("NL").is_ok();
-    let apart = |end: usize, start: usize, loose: bool| {
-        start > end && if prose { !loose || marks[start] > marks[end] } else if nl { marks[start] - marks[end] >= cw } else { words[start] - words[end] >= cw }
+    let held = held_apart(&three.base);
+    let apart = |near: &Near<'_>| {
+        (prose || held[near.between.end] > held[near.between.start]) && !(near.loose() && rewritten(&three, near))
     };
     let mut stretches = three.weave(cutter.kinds(), apart);
-    for stretch in &mut stretches {
-        if let Stretch::Clash { base, ours, theirs } = stretch {
-            if !prose { continue; }
-            let new = |ids: &[Token]| ids.len() > base.len();
-            let (b, o, t) = (&three.base.ids[base.clone()], &three.ours.ids[ours.clone()], &three.theirs.ids[theirs.clone()]);
-            let wordy = |text: &str, base: &str| words_in(text) > words_in(base);
-            let texts = (three.base.text(base), three.ours.text(ours), three.theirs.text(theirs));
-            if new(o) && wordy(texts.1, texts.0) && grows(b, o) && grows(o, t) {
-                *stretch = Stretch::Theirs(theirs.clone());
-            } else if new(t) && wordy(texts.2, texts.0) && grows(b, t) && grows(t, o) {
-                *stretch = Stretch::Ours(ours.clone());
-            }
-        }
+    if prose {
+        stretches.iter_mut().for_each(|stretch| three.grown(stretch));
     }
-    let clashes = stretches.iter().any(|stretch| matches!(stretch, Stretch::Clash { .. }));
-    if clashes && let Some(text) = settled_lines(base, ours, theirs) {
+    if !stretches.iter().any(|stretch| matches!(stretch, Stretch::Clash { .. })) {
+        return stretches.iter().for_each(|stretch| out.text(three.text(stretch)));
+    }
+    if let Some(text) = settled_lines(texts) {
         return out.text(&text);
     }
-    let clashes = stretches.iter().any(|stretch| matches!(stretch, Stretch::Clash { .. }));
-    if clashes && !prose {
-        return out.clash(base, ours, theirs, at);
+    if !prose {
+        return out.clash(texts, at);
     }
     for stretch in stretches {
         match stretch {
@@ -91,13 +76,12 @@ fn words(base: &str, ours: &str, theirs: &str, at: [usize; 3], prose: bool, out:
 
 /// The line merge of a few lines as diff3 does it: edits that can slide stand at the end of their reach, and one unchanged line
 /// between two edits is enough. `None` if that is a conflict.
-fn settled_lines(base: &str, ours: &str, theirs: &str) -> Option<String> {
+fn settled_lines([base, ours, theirs]: [&str; 3]) -> Option<String> {
     let mut cutter = Cutter::new();
     let three = Three { base: cutter.lines(base), ours: cutter.lines(ours), theirs: cutter.lines(theirs) };
     let edits = |side: &Tokens<'_>| settled(&diff(&three.base.ids, &side.ids, cutter.kinds()), three.base.ids.len());
-    let sides = Sides { base: &three.base.ids, ours: &three.ours.ids, theirs: &three.theirs.ids };
     let mut text = String::new();
-    for stretch in weave(&sides, &edits(&three.ours), &edits(&three.theirs), |end, start, _| start > end) {
+    for stretch in weave(&three.sides(), &edits(&three.ours), &edits(&three.theirs), |_| true) {
         match stretch {
             Stretch::Clash { .. } => return None,
             sure => text.push_str(three.text(&sure)),
@@ -106,30 +90,43 @@ fn settled_lines(base: &str, ours: &str, theirs: &str) -> Option<String> {
     Some(text)
 }
 
-/// Whether `long` is `short` with something inserted, or the same.
-fn grows(short: &[Token], long: &[Token]) -> bool {
-    if std::env::var("LOOSE").is_ok() {
-        let mut rest = long.iter();
-        return short.iter().all(|token| rest.any(|other| other == token));
-    }
-    let front = short.iter().zip(long).take_while(|(x, y)| x == y).count();
-    let back = short.iter().rev().zip(long.iter().rev()).take_while(|(x, y)| x == y).count();
-    short.len() <= long.len() && front + back >= short.len()
-}
-
-fn words_in(text: &str) -> usize {
-    text.split(|sign: char| !sign.is_alphanumeric()).filter(|word| !word.is_empty()).count()
-}
-
-/// Number of tokens with such a character before each token and behind the last.
-fn counted(tokens: &Tokens<'_>, such: impl Fn(char) -> bool) -> Vec<u32> {
+/// Number of tokens that hold two edits of code apart, before each token and behind the last: words and line ends.
+fn held_apart(tokens: &Tokens<'_>) -> Vec<u32> {
     let mut count = 0;
     let mut counts = vec![0];
     for at in 0..tokens.ids.len() {
-        count += u32::from(tokens.text(&(at..at + 1)).chars().any(&such));
+        count += u32::from(tokens.text(&(at..at + 1)).contains(|sign: char| sign.is_alphanumeric() || sign == '\n'));
         counts.push(count);
     }
     counts
+}
+
+/// Whether one edit inserts a line that reads like the line in which the other edit is: half of it or more is the same. Then it
+/// may be that line rewritten, and the other edit would belong into it.
+fn rewritten(three: &Three<'_>, near: &Near<'_>) -> bool {
+    let (left, right) = if near.ours_left { (&three.ours, &three.theirs) } else { (&three.theirs, &three.ours) };
+    let base = three.base.text;
+    let like = |text: &str, at: usize| {
+        let start = base[..at].rfind('\n').map_or(0, |end| end + 1);
+        let line = base[start..].split('\n').next().unwrap_or_default().trim();
+        text.split('\n').any(|new| reads_like(new.trim(), line))
+    };
+    (near.right.base.is_empty() && like(right.text(&near.right.side), three.base.start(near.left.base.start)))
+        || (near.left.base.is_empty() && like(left.text(&near.left.side), three.base.start(near.right.base.start)))
+}
+
+fn reads_like(new: &str, line: &str) -> bool {
+    let front = new.chars().zip(line.chars()).take_while(|(x, y)| x == y).count();
+    let back = new.chars().rev().zip(line.chars().rev()).take_while(|(x, y)| x == y).count();
+    let length = line.chars().count();
+    length > 0 && front.max(back) * 2 >= length
+}
+
+/// Whether `long` is `short` with one stretch inserted, or the same.
+fn grows(short: &[Token], long: &[Token]) -> bool {
+    let front = short.iter().zip(long).take_while(|(x, y)| x == y).count();
+    let back = short.iter().rev().zip(long.iter().rev()).take_while(|(x, y)| x == y).count();
+    short.len() <= long.len() && front + back >= short.len()
 }
 
 fn shift(range: Range<usize>, by: usize) -> Range<usize> {
@@ -143,9 +140,26 @@ struct Three<'a> {
 }
 
 impl Three<'_> {
-    fn weave(&self, kinds: u32, apart: impl Fn(usize, usize, bool) -> bool) -> Vec<Stretch> {
-        let sides = Sides { base: &self.base.ids, ours: &self.ours.ids, theirs: &self.theirs.ids };
+    fn sides(&self) -> Sides<'_> {
+        Sides { base: &self.base.ids, ours: &self.ours.ids, theirs: &self.theirs.ids }
+    }
+
+    fn weave(&self, kinds: u32, apart: impl Fn(&Near<'_>) -> bool) -> Vec<Stretch> {
+        let sides = self.sides();
         weave(&sides, &diff(sides.base, sides.ours, kinds), &diff(sides.base, sides.theirs, kinds), apart)
+    }
+
+    /// A clash where one side inserted words and the other the same words and more: the longer one holds both.
+    fn grown(&self, stretch: &mut Stretch) {
+        let Stretch::Clash { base, ours, theirs } = stretch else { return };
+        let (b, o, t) = (&self.base.ids[base.clone()], &self.ours.ids[ours.clone()], &self.theirs.ids[theirs.clone()]);
+        let word = |text: &str| text.split(|sign: char| !sign.is_alphanumeric()).filter(|word| !word.is_empty()).count();
+        let words = word(self.base.text(base));
+        if word(self.ours.text(ours)) > words && grows(b, o) && grows(o, t) {
+            *stretch = Stretch::Theirs(theirs.clone());
+        } else if word(self.theirs.text(theirs)) > words && grows(b, t) && grows(t, o) {
+            *stretch = Stretch::Ours(ours.clone());
+        }
     }
 
     /// The text of a stretch that is no clash.
@@ -174,8 +188,9 @@ impl Parts {
     }
 
     /// A clash of whole lines; lines at its ends that all three share are text.
-    fn clash(&mut self, base: &str, ours: &str, theirs: &str, at: [usize; 3]) {
-        let lines = [base, ours, theirs].map(|text| text.split_inclusive('\n').collect::<Vec<_>>());
+    fn clash(&mut self, texts: [&str; 3], at: [usize; 3]) {
+        let [base, ours, theirs] = texts;
+        let lines = texts.map(|text| text.split_inclusive('\n').collect::<Vec<_>>());
         let [b, o, t] = &lines;
         let same = |(x, (y, z)): &(&&str, (&&str, &&str))| x == y && y == z;
         let front = b.iter().zip(o.iter().zip(t)).take_while(same).count();

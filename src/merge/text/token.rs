@@ -101,7 +101,8 @@ impl<'a> Iterator for Words<'a> {
 
 /// The parts of a dotted name (`file.txt`, `a.b.c`, `0.91.0`), which UAX 29 takes for one word; a decimal number stays whole.
 fn dotted(word: &str) -> impl Iterator<Item = &str> {
-    let number = word.matches('.').count() == 1 && !word.contains(|sign: char| !sign.is_ascii_digit() && sign != '.' && sign != ',');
+    let number =
+        word.matches('.').count() == 1 && !word.contains(|sign: char| !sign.is_ascii_digit() && sign != '.' && sign != ',');
     let mut rest = word;
     std::iter::from_fn(move || {
         let end = match rest.find('.') {

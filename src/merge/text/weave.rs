@@ -1,5 +1,9 @@
 //! Two edit lists over one base woven into one sequence: what one side changed is taken, what both changed alike is taken once,
 //! and edits of different sides that meet become a clash.
+//!
+//! An edit occupies its whole reach: nothing that the other side changed may lie in it. How near two edits are is measured where
+//! each is farthest from the other, because the result is the same text wherever in its reach an edit is made. Two insertions
+//! must also keep their order wherever they are made; else they could be at one spot, and their order would be a guess.
 
 use super::diff::Edit;
 use imara_diff::Token;
@@ -27,26 +31,42 @@ pub(super) enum Stretch {
 
 /// The three texts of one weave.
 pub(super) struct Sides<'a> {
+    /// The common ancestor.
     pub base: &'a [Token],
+    /// One side.
     pub ours: &'a [Token],
+    /// The other side.
     pub theirs: &'a [Token],
 }
 
-/// Weaves `ours` and `theirs`. `apart(end, start)` tells whether an edit that ends at base token `end` and one of the other side
-/// that starts at `start > end` are far enough from each other.
-///
-/// An edit occupies its whole reach: nothing of the other side may be in it. How near the two are is measured where each edit is
-/// farthest from the other, because the result is the same text wherever in its reach an edit is made. Two insertions are the
-/// exception: if their reaches touch, they could be at one spot and their order would be a guess.
-pub(super) fn weave(sides: &Sides<'_>, ours: &[Edit], theirs: &[Edit], apart: impl Fn(usize, usize, bool) -> bool) -> Vec<Stretch> {
-    let groups = group(sides, ours, theirs, apart);
+/// Two edits of different sides that do not overlap, the left one first, and the unchanged tokens between them.
+pub(super) struct Near<'a> {
+    /// The base tokens between them, where they are farthest from each other; at least one.
+    pub between: Range<usize>,
+    /// The edit on the left.
+    pub left: &'a Edit,
+    /// The edit on the right.
+    pub right: &'a Edit,
+    /// Whether the left one is of ours.
+    pub ours_left: bool,
+}
+
+impl Near<'_> {
+    /// Whether the distance depends on where in its reach an edit is made.
+    pub fn loose(&self) -> bool {
+        self.between.start < self.left.reach.end || self.right.reach.start < self.between.end
+    }
+}
+
+/// Weaves `ours` and `theirs`. `apart` tells whether two edits that do not touch are far enough from each other.
+pub(super) fn weave(sides: &Sides<'_>, ours: &[Edit], theirs: &[Edit], apart: impl Fn(&Near<'_>) -> bool) -> Vec<Stretch> {
     let mut out = Vec::new();
     let mut at = Cursor::default();
-    for group in groups {
+    for group in group(sides, ours, theirs, apart) {
         at.keep(group.start, &mut out);
         let (o, t) = (&ours[group.ours.clone()], &theirs[group.theirs.clone()]);
-        let mine = at.ours..at.ours + length(&(group.start..group.end), o);
-        let other = at.theirs..at.theirs + length(&(group.start..group.end), t);
+        let mine = at.ours..at.ours + length(group.start..group.end, o);
+        let other = at.theirs..at.theirs + length(group.start..group.end, t);
         out.push(if t.is_empty() || sides.ours[mine.clone()] == sides.theirs[other.clone()] {
             Stretch::Ours(mine.clone())
         } else if o.is_empty() {
@@ -61,7 +81,7 @@ pub(super) fn weave(sides: &Sides<'_>, ours: &[Edit], theirs: &[Edit], apart: im
 }
 
 /// How many tokens a side has for `base` after `edits`, which all lie inside it.
-fn length(base: &Range<usize>, edits: &[Edit]) -> usize {
+fn length(base: Range<usize>, edits: &[Edit]) -> usize {
     edits.iter().fold(base.len(), |length, edit| length + edit.side.len() - edit.base.len())
 }
 
@@ -91,54 +111,61 @@ struct Group {
     end: usize,
 }
 
+impl Group {
+    fn join(&mut self, before: &Group) {
+        self.start = self.start.min(before.start);
+        self.end = self.end.max(before.end);
+        self.ours.start = self.ours.start.min(before.ours.start);
+        self.theirs.start = self.theirs.start.min(before.theirs.start);
+    }
+}
+
 /// How far the edits of one side have come.
 #[derive(Clone, Copy)]
-struct Far {
-    /// Where the furthest reach starts.
-    start: usize,
-    /// Where the furthest reach ends.
+struct Far<'a> {
+    /// The edit that reaches furthest.
+    edit: &'a Edit,
+    /// Where its reach ends; further than the edit's own when several edits reach over the same tokens.
     reach: usize,
-    /// Where the edit itself may end at the earliest.
-    end: usize,
-    /// Whether it is an insertion.
-    insertion: bool,
+    /// Whether several edits reach over the same tokens: then the strictest view of them is taken.
+    crowded: bool,
     /// The first group that an edit which meets it must join.
     first: usize,
 }
 
-impl Far {
-    fn after(edit: &Edit, group: usize, before: Option<Far>) -> Self {
+impl<'a> Far<'a> {
+    fn after(edit: &'a Edit, group: usize, before: Option<Self>) -> Self {
         match before {
-            // Two edits of one side may reach over the same tokens: then the stricter view of both is taken.
             Some(before) if edit.reach.start <= before.reach => {
-                let reach = before.reach.max(edit.reach.end);
-                Self { start: edit.reach.start, reach, end: reach, insertion: true, first: before.first }
+                Self { edit, reach: before.reach.max(edit.reach.end), crowded: true, first: before.first }
             }
-            _ => Self { start: edit.reach.start, reach: edit.reach.end, end: if dup(edit) { edit.reach.end } else { edit.base.end },  insertion: edit.base.is_empty(), first: group },
+            _ => Self { edit, reach: edit.reach.end, crowded: false, first: group },
         }
     }
 
-    fn meets(&self, edit: &Edit, apart: impl Fn(usize, usize, bool) -> bool) -> bool {
-        let both_insert = self.insertion && edit.base.is_empty();
-        if both_insert {
-            if !(self.start < edit.reach.start && self.reach < edit.reach.end) && self.reach >= edit.reach.start {
-                return true;
-            }
-        } else if edit.reach.start < self.reach {
+    fn meets(&self, edit: &Edit, ours_left: bool, apart: &impl Fn(&Near<'_>) -> bool) -> bool {
+        let ordered = !self.crowded
+            && self.edit.base.is_empty()
+            && edit.base.is_empty()
+            && self.edit.reach.start < edit.reach.start
+            && self.reach < edit.reach.end;
+        let touch = if self.crowded || (self.edit.base.is_empty() && edit.base.is_empty()) {
+            edit.reach.start <= self.reach
+        } else {
+            edit.reach.start < self.reach
+        };
+        if touch && !ordered {
             return true;
         }
-        let start = if dup(edit) { edit.reach.start } else { edit.reach.end - edit.base.len() };
-        start <= self.end || !apart(self.end, start, self.end < self.reach || edit.reach.start < start)
+        let end = if self.crowded || self.edit.repeats() { self.reach } else { self.edit.base.end };
+        let start = if edit.repeats() { edit.reach.start } else { edit.reach.end - edit.base.len() };
+        start <= end || !apart(&Near { between: end..start, left: self.edit, right: edit, ours_left })
     }
 }
 
-fn dup(edit: &Edit) -> bool {
-    edit.reach.len() - edit.base.len() >= edit.base.len().max(edit.side.len())
-}
-
-fn group(sides: &Sides<'_>, ours: &[Edit], theirs: &[Edit], apart: impl Fn(usize, usize, bool) -> bool) -> Vec<Group> {
+fn group(sides: &Sides<'_>, ours: &[Edit], theirs: &[Edit], apart: impl Fn(&Near<'_>) -> bool) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
-    let mut far: [Option<Far>; 2] = [None, None];
+    let mut far: [Option<Far<'_>>; 2] = [None, None];
     let (mut i, mut j) = (0, 0);
     while i < ours.len() || j < theirs.len() {
         if let (Some(o), Some(t)) = (ours.get(i), theirs.get(j))
@@ -164,7 +191,7 @@ fn group(sides: &Sides<'_>, ours: &[Edit], theirs: &[Edit], apart: impl Fn(usize
             new.theirs.end += 1;
             j += 1;
         }
-        let met = far[1 - side].filter(|before| before.meets(edit, &apart));
+        let met = far[1 - side].filter(|before| before.meets(edit, !mine, &apart));
         if let Some(before) = met {
             new.end = edit.reach.end.max(before.reach);
         }
@@ -175,7 +202,7 @@ fn group(sides: &Sides<'_>, ours: &[Edit], theirs: &[Edit], apart: impl Fn(usize
 }
 
 /// Adds a group, joined with all groups from `first` on and with every group that covers some of its base tokens.
-fn push(groups: &mut Vec<Group>, mut new: Group, first: Option<usize>, far: &mut [Option<Far>; 2]) {
+fn push(groups: &mut Vec<Group>, mut new: Group, first: Option<usize>, far: &mut [Option<Far<'_>>; 2]) {
     while first.is_some_and(|first| first < groups.len())
         && let Some(last) = groups.pop()
     {
@@ -187,14 +214,5 @@ fn push(groups: &mut Vec<Group>, mut new: Group, first: Option<usize>, far: &mut
     groups.push(new);
     for before in far.iter_mut().flatten() {
         before.first = before.first.min(groups.len() - 1);
-    }
-}
-
-impl Group {
-    fn join(&mut self, before: &Group) {
-        self.start = self.start.min(before.start);
-        self.end = self.end.max(before.end);
-        self.ours.start = self.ours.start.min(before.ours.start);
-        self.theirs.start = self.theirs.start.min(before.theirs.start);
     }
 }
