@@ -14,10 +14,12 @@ use std::ops::Range;
 pub(super) enum Stretch {
     /// Both sides kept these base tokens.
     Base(Range<usize>),
-    /// These tokens of ours stand; theirs has the base here, or the same tokens.
+    /// These tokens of ours stand; theirs has the base here.
     Ours(Range<usize>),
     /// These tokens of theirs stand; ours has the base here.
     Theirs(Range<usize>),
+    /// Both sides changed this alike, to these tokens of ours.
+    Both(Range<usize>),
     /// Both changed this and not alike.
     Clash {
         /// Base tokens.
@@ -67,10 +69,12 @@ pub(super) fn weave(sides: &Sides<'_>, ours: &[Edit], theirs: &[Edit], apart: im
         let (o, t) = (&ours[group.ours.clone()], &theirs[group.theirs.clone()]);
         let mine = at.ours..at.ours + length(group.start..group.end, o);
         let other = at.theirs..at.theirs + length(group.start..group.end, t);
-        out.push(if t.is_empty() || sides.ours[mine.clone()] == sides.theirs[other.clone()] {
+        out.push(if t.is_empty() {
             Stretch::Ours(mine.clone())
         } else if o.is_empty() {
             Stretch::Theirs(other.clone())
+        } else if sides.ours[mine.clone()] == sides.theirs[other.clone()] {
+            Stretch::Both(mine.clone())
         } else {
             Stretch::Clash { base: group.start..group.end, ours: mine.clone(), theirs: other.clone() }
         });
