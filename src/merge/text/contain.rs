@@ -19,6 +19,23 @@ pub(super) fn holder<'a>(base: &str, ours: &'a str, theirs: &'a str) -> Option<&
     }
 }
 
+/// The one of two texts that is the other one with words inserted.
+pub(super) fn longer<'a>(ours: &'a str, theirs: &'a str) -> Option<&'a str> {
+    let mut cutter = Cutter::new();
+    let (o, t) = (cutter.words(ours), cutter.words(theirs));
+    let within = |short: &Tokens<'_>, long: &Tokens<'_>| {
+        let mut rest = long.ids.iter();
+        short.ids.iter().all(|token| rest.any(|other| other == token))
+    };
+    if within(&o, &t) {
+        Some(theirs)
+    } else if within(&t, &o) {
+        Some(ours)
+    } else {
+        None
+    }
+}
+
 /// How many of each word the two sides have more than the base.
 struct Ledger {
     more: [Vec<i64>; 2],

@@ -18,6 +18,7 @@ mod weave;
 mod tests;
 
 use contain::holder;
+use contain::longer;
 use engine::Part;
 use engine::merge_parts;
 use engine::uncertain;
@@ -91,12 +92,18 @@ fn merge_text(texts: [&str; 3]) -> Merge {
         && let Ok(body) = merge_bodies(plain.each_ref().map(String::as_str))
     {
         let body = if crlf { body.replace('\n', "\r\n") } else { body };
-        return Merge::Clean(framed.close(&body).into_bytes());
+        if let Some(text) = framed.close(&body) {
+            return Merge::Clean(text.into_bytes());
+        }
     }
-    match merge_bodies(bodies) {
-        Ok(body) => Merge::Clean(framed.close(&body).into_bytes()),
-        Err(parts) => Merge::Conflict(conflict(texts, &framed, parts)),
-    }
+    let parts = match merge_bodies(bodies) {
+        Ok(body) => match framed.close(&body) {
+            Some(text) => return Merge::Clean(text.into_bytes()),
+            None => uncertain(bodies),
+        },
+        Err(parts) => parts,
+    };
+    Merge::Conflict(conflict(texts, &framed, parts))
 }
 
 /// The merged body, or the parts of it that are certain and those that are not.
@@ -116,6 +123,10 @@ fn merge_once([base, ours, theirs]: [&str; 3]) -> Result<String, Vec<Part>> {
     }
     if ours == base {
         return Ok(theirs.to_owned());
+    }
+    if base.is_empty() {
+        // Two files added at one path: nothing was agreed on, so only a file that is the other one plus insertions holds both.
+        return longer(ours, theirs).map(str::to_owned).ok_or_else(|| uncertain([base, ours, theirs]));
     }
     if let Some(all) = holder(base, ours, theirs) {
         return Ok(all.to_owned());
