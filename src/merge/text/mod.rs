@@ -86,37 +86,44 @@ fn text(bytes: &[u8]) -> Option<&str> {
 }
 
 fn merge_text(texts: [&str; 3]) -> Merge {
+    let [base, ours, theirs] = texts;
+    let parts = match merge_framed(texts) {
+        Ok(merged) => {
+            // Whoever merges the result with a parent again, after a crash or out of order, must never get another text.
+            let different = |ours: &str, theirs: &str| merge_framed([base, ours, theirs]).is_ok_and(|again| again != merged);
+            if !different(&merged, theirs) && !different(ours, &merged) {
+                return Merge::Clean(merged.into_bytes());
+            }
+            uncertain(Framed::new(texts).bodies.each_ref().map(|body| body.as_ref()))
+        }
+        Err(parts) => parts,
+    };
+    Merge::Conflict(conflict(texts, &Framed::new(texts), parts))
+}
+
+/// The merged text, or the parts of its body that are certain and those that are not.
+fn merge_framed(texts: [&str; 3]) -> Result<String, Vec<Part>> {
+    let [base, ours, theirs] = texts;
+    if ours == theirs || theirs == base {
+        return Ok(ours.to_owned());
+    }
+    if ours == base {
+        return Ok(theirs.to_owned());
+    }
     let framed = Framed::new(texts);
     let bodies = framed.bodies.each_ref().map(|body| body.as_ref());
     if let Some((plain, crlf)) = one_style(bodies)
-        && let Ok(body) = merge_bodies(plain.each_ref().map(String::as_str))
+        && let Ok(body) = merge_once(plain.each_ref().map(String::as_str))
     {
         let body = if crlf { body.replace('\n', "\r\n") } else { body };
         if let Some(text) = framed.close(&body) {
-            return Merge::Clean(text.into_bytes());
+            return Ok(text);
         }
     }
-    let parts = match merge_bodies(bodies) {
-        Ok(body) => match framed.close(&body) {
-            Some(text) => return Merge::Clean(text.into_bytes()),
-            None => uncertain(bodies),
-        },
-        Err(parts) => parts,
-    };
-    Merge::Conflict(conflict(texts, &framed, parts))
+    framed.close(&merge_once(bodies)?).ok_or_else(|| uncertain(bodies))
 }
 
 /// The merged body, or the parts of it that are certain and those that are not.
-fn merge_bodies([base, ours, theirs]: [&str; 3]) -> Result<String, Vec<Part>> {
-    let merged = merge_once([base, ours, theirs])?;
-    // Whoever merges the result with a parent again, after a crash or out of order, must never get another text.
-    let different = |ours: &str, theirs: &str| merge_once([base, ours, theirs]).is_ok_and(|again| again != merged);
-    if different(&merged, theirs) || different(ours, &merged) {
-        return Err(uncertain([base, ours, theirs]));
-    }
-    Ok(merged)
-}
-
 fn merge_once([base, ours, theirs]: [&str; 3]) -> Result<String, Vec<Part>> {
     if ours == theirs || theirs == base {
         return Ok(ours.to_owned());
