@@ -1,0 +1,1 @@
+//! Mounted directories: every change shows on the other side.
