@@ -47,7 +47,7 @@ fn an_emptied_directory_stops_everything() {
     assert!(!a.has("f"));
 }
 
-/// Edits of different words on both sides, made while nobody watched, are merged; edits of one binary are one conflict.
+/// Edits of different lines on both sides, made while nobody watched, are merged.
 #[test]
 fn edits_meet() {
     let site = Site::new();
@@ -57,7 +57,7 @@ fn edits_meet() {
     a.sync();
     b.sync();
     assert_eq!(b.read("t.txt"), text);
-    a.write("t.txt", text.replace("number 3 of", "number three of"));
+    a.write("t.txt", text.replace("number 3 of", "number three of").replace("number 7 of", "number seven of"));
     b.write("t.txt", text.replace("number 15 of", "number fifteen of"));
     a.sync();
     b.sync();
