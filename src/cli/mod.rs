@@ -2,14 +2,22 @@
 
 mod admin;
 pub mod args;
+mod asking;
+mod config;
+mod daemon;
+mod embedded;
 pub mod failure;
 mod hub;
 mod key;
+mod mount;
 mod output;
 pub mod parse;
 mod places;
 pub mod render;
+mod running;
+mod setup;
 mod signals;
+mod sync;
 
 use args::Cli;
 use args::Command;
@@ -36,6 +44,13 @@ fn run(cli: &Cli) -> Result<Code, Failure> {
         Command::Admin(command) => admin::run(command),
         Command::Key(command) => key::run(command),
         Command::Status(asked) if asked.hub => admin::hub_status(asked),
-        _ => Err(Failure::new(Code::Failed, "not here", "yet")),
+        Command::Status(asked) => asking::status(asked),
+        Command::Conflicts(asked) => asking::conflicts(asked),
+        Command::Resolve(asked) => asking::resolve(asked),
+        Command::Confirm(asked) => asking::confirm(asked),
+        Command::Unmount(asked) => asking::unmount(asked),
+        Command::Mount(asked) => mount::run(asked, cli.verbose),
+        Command::Sync(asked) => sync::run(asked, cli.verbose),
+        Command::MergeFile(_) => Err(Failure::new(Code::Failed, "not here", "yet")),
     }
 }

@@ -85,6 +85,14 @@ impl StateDir {
     pub fn inside(&self, name: &str) -> PathBuf {
         format!("/proc/self/fd/{}/{name}", self.open.as_raw_fd()).into()
     }
+
+    /// Makes the names in it durable.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn sync(&self) -> io::Result<()> {
+        self.open.sync_all()
+    }
 }
 
 /// A path as a word of a shell command; control characters in it are shown, not meant.
