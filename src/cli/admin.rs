@@ -12,6 +12,8 @@ use crate::hub::HubStatus;
 use crate::hub::Reply;
 use crate::hub::Request;
 use crate::hub::operate;
+use crate::model::BadKey;
+use crate::model::PublicKey;
 use std::fmt::Write;
 use std::path::Path;
 use std::time::Duration;
@@ -24,7 +26,11 @@ const LOOK: Duration = Duration::from_millis(500);
 pub fn run(command: &args::Admin) -> Result<Code, Failure> {
     match command {
         args::Admin::Register { key, name, read_only, target } => {
-            let request = Request::Register { key: key.clone(), name: name.clone(), read_only: *read_only };
+            // A typo is told before a hub is asked.
+            let key: PublicKey = key.parse().map_err(|error: BadKey| {
+                Failure::new(Code::Usage, error.to_string(), "Paste what `syncfs key show` prints on the device.")
+            })?;
+            let request = Request::Register { key: key.to_string(), name: name.clone(), read_only: *read_only };
             let device = device(operate(&target.dir, &request)?)?;
             let rights = if device.read_only { ", read-only" } else { "" };
             output::answer(&format!(

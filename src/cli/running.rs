@@ -10,6 +10,7 @@ use super::setup::Setup;
 use crate::client::Client;
 use crate::client::ClientError;
 use crate::client::ClientSettings;
+use crate::client::Kind;
 use crate::client::status::ClientStatus;
 use crate::fs::mount::MountOptions;
 use crate::hub::Hub;
@@ -83,8 +84,8 @@ impl Running {
 
     /// Why the hub does not let us in, if it does not.
     pub fn refusal(&self) -> Option<Refusal> {
-        let (sentence, hint, is_temporary) = self.client.last_refusal()?;
-        let code = if is_temporary { Code::Unreachable } else { Code::Refused };
+        let crate::client::Refusal { sentence, hint, is_temporary, is_refusal } = self.client.last_refusal()?;
+        let code = if is_refusal { Code::Refused } else { Code::Unreachable };
         Some(Refusal { failure: Failure::new(code, sentence, hint), is_temporary })
     }
 
@@ -130,7 +131,6 @@ impl Running {
 
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
-        use crate::client::Kind;
         let code = match error.kind() {
             Kind::Usage => Code::Usage,
             Kind::Refused => Code::Refused,

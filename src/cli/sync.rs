@@ -22,7 +22,7 @@ use std::time::Instant;
 /// How often is looked whether it is done.
 const LOOK: Duration = Duration::from_millis(20);
 /// How long a hub may be out of reach before this is given up.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(12);
 
 /// Runs `sync`.
 pub fn run(asked: &args::Sync, verbose: u8) -> Result<Code, Failure> {
