@@ -124,6 +124,11 @@ impl Gate {
         self.enter().writers(ino)
     }
 
+    /// Whether anything is open for writing through the mount.
+    pub fn is_any_written(&self) -> bool {
+        !self.enter().0.writers.is_empty()
+    }
+
     /// One more handle is open for writing. A file that is opened must be counted while the gate is held, with
     /// [`Entered::writer_opened`].
     pub fn writer_opened(&self, ino: Ino, who: Who) {

@@ -1,0 +1,329 @@
+//! From notes of the mount and notices of the watch to observations.
+
+use super::engine::Engine;
+use super::engine::RETRY;
+use super::engine::Spot;
+use super::engine::now;
+use super::look::Eye;
+use super::look::Known;
+use crate::fs::ignore::never_synced;
+use crate::fs::mount::Invalidation;
+use crate::fs::mount::Note;
+use crate::fs::mount::What;
+use crate::fs::path::RelPath;
+use crate::fs::watch::Noticed;
+use crate::merge::replica::Event;
+use crate::merge::replica::LocalNode;
+use crate::merge::replica::Replica;
+use crate::merge::replica::SeenIn;
+use crate::model::Content;
+use crate::model::Fingerprint;
+use crate::model::Kind;
+use crate::model::Name;
+use crate::model::NodeId;
+use crate::model::Place;
+use rustix::fs::Mode;
+use rustix::fs::OFlags;
+use rustix::fs::ResolveFlags;
+use std::collections::BTreeSet;
+use std::time::Duration;
+use std::time::Instant;
+
+/// What settles within this many milliseconds of what has settled is looked at with it: the two ends of a rename are noted apart.
+const TOGETHER: u64 = 15;
+/// How often a directory that is not where it was may be looked for before everything is looked at.
+const ASTRAY: u32 = 50;
+/// A lost connection is tried at once after a local change, so often at most.
+const POKE: Duration = Duration::from_secs(5);
+
+impl Known for Replica {
+    fn content(&self, fingerprint: &Fingerprint) -> Option<Content> {
+        self.content_of(fingerprint)
+    }
+
+    fn is_dir(&self, dev: u64, ino: u64) -> bool {
+        self.by_inode(dev, ino).into_iter().any(|id| self.local(id).is_some_and(|node| node.kind == Kind::Dir))
+    }
+}
+
+impl Engine {
+    /// The directory node of an inode here.
+    fn dir_node(&self, ino: u64) -> Option<NodeId> {
+        let (dev, root) = self.hands.root.identity();
+        if ino == root {
+            return Some(NodeId::ROOT);
+        }
+        let ids = self.replica.by_inode(dev, ino);
+        ids.into_iter().find(|id| self.replica.local(*id).is_some_and(|node| node.kind == Kind::Dir))
+    }
+
+    /// The path of a node; none while it is between two places or not here.
+    pub fn path(&self, node: NodeId) -> Option<RelPath> {
+        self.replica.path(node).map(RelPath::from)
+    }
+
+    /// The path of a place.
+    pub fn path_of(&self, place: &Place) -> Option<RelPath> {
+        Some(self.path(place.parent)?.join(&place.name))
+    }
+
+    /// The inode of a directory here.
+    fn dir_inode(&self, node: NodeId) -> Option<u64> {
+        match node {
+            NodeId::ROOT => Some(self.hands.root.identity().1),
+            node => self.replica.local(node).map(|local| local.fingerprint.ino),
+        }
+    }
+
+    /// Something happened through the mount.
+    pub fn noted(&mut self, note: Note) {
+        if note.dir_ino == 0 || never_synced(&note.name) {
+            return;
+        }
+        let known = || {
+            let name = Name::new(&note.name).ok()?;
+            self.replica.child(self.dir_node(note.dir_ino)?, &name)
+        };
+        let at_once = match note.what {
+            What::Closed | What::Attr => true,
+            What::Appeared => known().is_some(),
+            What::Vanished => false,
+        };
+        let spot = (note.dir_ino, note.name);
+        self.bypass.remove(&spot);
+        self.settle.note(spot, at_once, now());
+        if self.session.is_none() && self.poked.elapsed() >= POKE {
+            self.poked = Instant::now();
+            self.outside.poke.notify_one();
+        }
+    }
+
+    /// The place is to be looked at, at once.
+    pub fn note_node(&mut self, node: NodeId) {
+        let Some(place) = self.replica.local(node).map(|local| local.place.clone()) else { return };
+        self.note_place(&place);
+    }
+
+    pub fn note_place(&mut self, place: &Place) {
+        if let Some(dir) = self.dir_inode(place.parent) {
+            self.settle.note((dir, place.name.as_bytes().to_vec()), true, now());
+        }
+    }
+
+    /// Something happened underneath: ours, through the mount, or past it.
+    pub fn noticed(&mut self, noticed: Noticed) {
+        match noticed {
+            Noticed::Lost => {
+                self.scanned = false;
+                self.scan_due = None;
+            }
+            Noticed::Entry { dir, name } => {
+                let spot = (dir, name.as_bytes().to_vec());
+                if never_synced(name.as_bytes()) || self.is_echo(dir, &name) {
+                    return;
+                }
+                self.bypass.insert(spot.clone());
+                self.settle.note(spot, false, now());
+            }
+        }
+    }
+
+    /// Whether a place is as it is known to be.
+    fn is_echo(&self, dir: u64, name: &Name) -> bool {
+        let Some(parent) = self.dir_node(dir) else { return false };
+        let local: Option<&LocalNode> = self.replica.child(parent, name).and_then(|id| self.replica.local(id));
+        let Some(path) = self.path(parent).map(|path| path.join(name)) else { return false };
+        match (self.hands.root.look(&path), local) {
+            (Ok(None), None) => true,
+            (Ok(Some(look)), Some(local)) => {
+                let is_same = match local.kind {
+                    Kind::Dir => look.fingerprint.ino == local.fingerprint.ino && look.attrs == local.attrs,
+                    _ => look.fingerprint == local.fingerprint && local.content.is_some(),
+                };
+                look.kind() == Some(local.kind) && is_same
+            }
+            _ => false,
+        }
+    }
+
+    /// Looks at what has settled.
+    pub fn look_at_settled(&mut self) {
+        let due = now();
+        if self.settle.next_due().is_none_or(|first| first > due) {
+            return;
+        }
+        let ready = self.settle.ready(due + TOGETHER);
+        let mut spots = BTreeSet::new();
+        for spot in ready {
+            let past_the_mount = self.bypass.remove(&spot);
+            let Some(parent) = self.dir_node(spot.0) else {
+                // It will be seen with the directory above it.
+                self.astray.remove(&spot);
+                continue;
+            };
+            let Ok(name) = Name::new(&spot.1) else { continue };
+            let is_there = self.path(parent).is_some_and(|path| {
+                let looked = self.hands.root.look(&path);
+                matches!(looked, Ok(Some(look)) if look.fingerprint.ino == spot.0)
+            });
+            if !is_there {
+                self.stray(spot);
+                continue;
+            }
+            self.astray.remove(&spot);
+            if past_the_mount {
+                self.invalidate(spot.0, parent, &name);
+            }
+            spots.insert((parent, name));
+        }
+        if !spots.is_empty() {
+            self.observe(spots);
+        }
+    }
+
+    /// The directory of a spot has moved, and the note of that is on its way.
+    fn stray(&mut self, spot: Spot) {
+        let times = self.astray.entry(spot.clone()).or_default();
+        *times += 1;
+        if *times > ASTRAY {
+            tracing::info!("a directory is not where it was: looking at everything");
+            self.astray.clear();
+            self.scanned = false;
+            self.scan_due = None;
+        } else {
+            self.settle.note(spot, false, now());
+        }
+    }
+
+    /// The mount must ask again for what was changed past it.
+    fn invalidate(&self, dir_ino: u64, parent: NodeId, name: &Name) {
+        let Some(mounted) = &self.mounted else { return };
+        mounted.invalidate(Invalidation::Entry { dir_ino, name: name.as_bytes().to_vec() });
+        mounted.invalidate(Invalidation::Attributes { ino: dir_ino });
+        let known = self.replica.child(parent, name).and_then(|id| self.replica.local(id));
+        if let Some(local) = known {
+            mounted.invalidate(Invalidation::Content { ino: local.fingerprint.ino });
+        }
+    }
+
+    /// Looks at places, and at where else the inodes found there were known to be, and tells all of it at once.
+    pub fn observe(&mut self, spots: BTreeSet<(NodeId, Name)>) {
+        let hands = self.hands.clone();
+        let outside = self.outside.clone();
+        let mut eye = Eye::new(&hands, &self.replica, &outside.stop);
+        let mut queue: Vec<(NodeId, Name)> = spots.iter().cloned().collect();
+        let mut told = spots;
+        let mut failed: Vec<((NodeId, Name), String)> = Vec::new();
+        let mut limbo = false;
+        while let Some((parent, name)) = queue.pop() {
+            if parent == NodeId::LIMBO {
+                limbo = true;
+                continue;
+            }
+            let Some(dir) = self.path(parent) else { continue };
+            let path = dir.join(&name);
+            let look = match eye.look(&hands.root, &path) {
+                Ok(look) => look,
+                Err(error) => {
+                    failed.push(((parent, name), error.to_string()));
+                    continue;
+                }
+            };
+            let mut known_here = false;
+            if let Some(look) = &look {
+                for id in self.replica.by_inode(look.fingerprint.dev, look.fingerprint.ino) {
+                    let Some(node) = self.replica.local(id) else { continue };
+                    let place = (node.place.parent, node.place.name.clone());
+                    known_here |= place == (parent, name.clone());
+                    if place.0 != NodeId::LIMBO && told.insert(place.clone()) {
+                        queue.push(place);
+                    }
+                }
+            }
+            let seen = SeenIn::Node(parent);
+            let marks = (eye.sightings.len(), eye.complete.len(), eye.dirs.len());
+            let sighted = match look {
+                Some(look) if look.kind == Kind::Dir && known_here => {
+                    eye.sightings.push(crate::merge::replica::Sighting { dir: seen, name: name.clone(), look: Some(look) });
+                    Ok(())
+                }
+                look => eye.sight(&hands.root, &path, seen, &name, look),
+            };
+            if let Err(error) = sighted {
+                eye.sightings.truncate(marks.0);
+                eye.complete.truncate(marks.1);
+                eye.dirs.truncate(marks.2);
+                failed.push(((parent, name), error.to_string()));
+            }
+        }
+        if limbo && let Err(error) = eye.limbo() {
+            tracing::warn!(%error, "the staging directory cannot be looked at");
+        }
+        let Eye { sightings, complete, unread, restless, dirs, .. } = eye;
+        self.watch_dirs(&dirs);
+        for place in &told {
+            self.unread.remove(place);
+        }
+        if !sightings.is_empty() || !complete.is_empty() {
+            self.tell(Event::Observed { sightings, complete, full: false });
+        }
+        for (place, why) in failed {
+            self.unread.insert(place, (why, now()));
+            self.unread_due = Some(Instant::now() + RETRY);
+        }
+        self.keep_unread(unread, restless);
+    }
+
+    /// Remembers what has to be looked at again.
+    pub fn keep_unread(&mut self, unread: Vec<(RelPath, String)>, restless: Vec<RelPath>) {
+        for (path, why) in unread {
+            if let Some(place) = self.place_at(&path) {
+                self.unread.insert(place, (why, now()));
+                self.unread_due = Some(Instant::now() + RETRY);
+            }
+        }
+        for path in restless {
+            if let Some((parent, name)) = self.place_at(&path)
+                && let Some(dir) = self.dir_inode(parent)
+            {
+                self.settle.note((dir, name.as_bytes().to_vec()), false, now());
+            }
+        }
+    }
+
+    fn place_at(&self, path: &RelPath) -> Option<(NodeId, Name)> {
+        let parent = self.node_at(&path.parent()?)?;
+        Some((parent, path.name()?.clone()))
+    }
+
+    /// The node at a path here.
+    pub fn node_at(&self, path: &RelPath) -> Option<NodeId> {
+        path.names().iter().try_fold(NodeId::ROOT, |dir, name| self.replica.child(dir, name))
+    }
+
+    pub fn retry_unread(&mut self) {
+        if self.unread.is_empty() || self.unread_due.is_some_and(|due| due > Instant::now()) {
+            return;
+        }
+        self.unread_due = Some(Instant::now() + RETRY);
+        self.observe(self.unread.keys().cloned().collect());
+    }
+
+    /// Watches directories for what happens past the mount.
+    pub fn watch_dirs(&self, dirs: &[(RelPath, u64)]) {
+        let Some(watch) = &self.watch else { return };
+        for (path, ino) in dirs {
+            self.watch_dir(watch, path, *ino);
+        }
+    }
+
+    fn watch_dir(&self, watch: &crate::fs::watch::Watch, path: &RelPath, ino: u64) {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+        let bytes = if path.is_root() { b".".to_vec() } else { path.to_bytes() };
+        match rustix::fs::openat2(self.hands.root.dir(), bytes, flags, Mode::empty(), resolve) {
+            Ok(dir) => drop(watch.add(dir, ino)),
+            Err(error) => tracing::debug!(%error, %path, "a directory is not watched"),
+        }
+    }
+}

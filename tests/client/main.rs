@@ -1,0 +1,5 @@
+//! Clients and a hub in one process, on real directories.
+
+mod mounted;
+mod plain;
+mod site;

@@ -1,0 +1,184 @@
+//! Mounted directories: every change shows on the other side.
+
+use crate::site::Device;
+use crate::site::Site;
+use crate::site::wait_equal;
+use crate::site::wait_for;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use syncfs::client::Choice;
+use syncfs::client::Reply;
+use syncfs::client::Request;
+use syncfs::client::request;
+
+/// Says loudly that there is no FUSE; a failure in CI.
+fn fuse_is_here() -> bool {
+    let here = Path::new("/dev/fuse").exists();
+    assert!(here || std::env::var("CI").as_deref() != Ok("true"), "/dev/fuse is missing: the mount cannot be tested");
+    if !here {
+        eprintln!("\n!!! NOT TESTED: /dev/fuse is missing, so this test of the mount did not run !!!\n");
+    }
+    here
+}
+
+fn pair() -> Option<(Site, Device, Device)> {
+    fuse_is_here().then(|| {
+        let site = Site::new();
+        let (mut a, mut b) = (site.device("a"), site.device("b"));
+        a.start(true);
+        b.start(true);
+        (site, a, b)
+    })
+}
+
+/// An edit, a new file, a new mode and a removal made through one mount show in the other.
+#[test]
+fn changes_show_on_the_other_side() {
+    let Some((_site, a, b)) = pair() else { return };
+    a.write("notes.md", "one\n");
+    wait_equal(&[&a, &b]);
+    assert_eq!(b.read("notes.md"), "one\n");
+    b.write("notes.md", "one\ntwo\n");
+    wait_equal(&[&a, &b]);
+    assert_eq!(a.read("notes.md"), "one\ntwo\n");
+    a.write("d/x", "x");
+    fs::remove_file(a.path("notes.md")).unwrap();
+    wait_equal(&[&a, &b]);
+    assert!(b.has("d/x") && !b.has("notes.md"));
+    fs::remove_dir_all(b.path("d")).unwrap();
+    wait_equal(&[&a, &b]);
+    assert!(!a.has("d"));
+}
+
+/// A renamed directory of many files is a rename there, too: every inode stays.
+#[test]
+fn a_renamed_directory_keeps_its_inodes() {
+    let Some((_site, a, b)) = pair() else { return };
+    for n in 0..500 {
+        a.write(&format!("before/f{n}"), format!("file {n}\n"));
+    }
+    wait_equal(&[&a, &b]);
+    let inode = |n: u32, dir: &str| b.path(format!("{dir}/f{n}")).metadata().unwrap().ino();
+    let before: Vec<u64> = (0..500).map(|n| inode(n, "before")).collect();
+    fs::rename(a.path("before"), a.path("after")).unwrap();
+    wait_equal(&[&a, &b]);
+    assert!(!b.has("before"));
+    assert_eq!((0..500).map(|n| inode(n, "after")).collect::<Vec<_>>(), before);
+}
+
+/// What is written while the hub is away arrives when it is back.
+#[test]
+fn a_hub_that_was_away() {
+    let Some((mut site, a, b)) = pair() else { return };
+    a.write("f", "1");
+    wait_equal(&[&a, &b]);
+    site.stop();
+    wait_for("both notice", || !a.status().connected && !b.status().connected);
+    a.write("f", "22");
+    b.write("g", "3");
+    assert!(!a.status().idle);
+    site.start();
+    wait_equal(&[&a, &b]);
+    assert_eq!((b.read("f"), a.read("g")), ("22".into(), "3".into()));
+}
+
+/// Different bytes under one name on two devices: one file, blocked on one device, readable from both sides, until a person chooses.
+#[test]
+fn a_conflict_is_shown_and_resolved() {
+    let Some((mut site, a, b)) = pair() else { return };
+    a.write("f.bin", b"\0base");
+    wait_equal(&[&a, &b]);
+    site.stop();
+    wait_for("both notice", || !a.status().connected && !b.status().connected);
+    a.write("f.bin", b"\0from a");
+    b.write("f.bin", b"\0from b");
+    site.start();
+    wait_for("a conflict", || a.status().conflicts.len() + b.status().conflicts.len() == 1);
+    let (stuck, other) = if a.status().conflicts.is_empty() { (&b, &a) } else { (&a, &b) };
+    wait_for("the block", || fs::write(stuck.path("f.bin"), "no").is_err_and(|error| error.raw_os_error() == Some(libc::EROFS)));
+    let conflict = stuck.status().conflicts[0].clone();
+    let sides: Vec<Vec<u8>> = conflict.sides.iter().map(|side| fs::read(stuck.path(side)).unwrap()).collect();
+    let (mine, theirs) = (fs::read(stuck.path("f.bin")).unwrap(), fs::read(other.path("f.bin")).unwrap());
+    assert_eq!(sides, [b"\0base".to_vec(), mine.clone(), theirs.clone()]);
+    let state = stuck.path(".syncfs");
+    let how = Request::Resolve { path: b"f.bin".to_vec(), how: Choice::Both };
+    assert_eq!(request(&state, &how).unwrap(), Some(Reply::Done));
+    wait_equal(&[&a, &b]);
+    assert_eq!(fs::read(stuck.path("f.bin")).unwrap(), theirs);
+    let beside = if std::ptr::eq(stuck, &a) { "f (a).bin" } else { "f (b).bin" };
+    assert_eq!(fs::read(other.path(beside)).unwrap(), mine);
+    assert!(!stuck.path(&conflict.sides[1]).exists());
+    fs::write(stuck.path("f.bin"), "yes").unwrap();
+    wait_equal(&[&a, &b]);
+}
+
+/// What a process does past the mount, in the directory underneath, is seen as well.
+#[test]
+fn a_change_past_the_mount_is_seen() {
+    if !fuse_is_here() {
+        return;
+    }
+    let site = Site::new();
+    let (mut a, mut b) = (site.device("a"), site.device("b"));
+    a.write("d/f", "1");
+    let under = fs::File::open(&a.root).unwrap();
+    a.start(true);
+    b.start(true);
+    wait_equal(&[&a, &b]);
+    let past = format!("/proc/self/fd/{}/d", std::os::fd::AsRawFd::as_raw_fd(&under));
+    fs::write(format!("{past}/f"), "22").unwrap();
+    fs::write(format!("{past}/new"), "3").unwrap();
+    wait_for("the edit", || b.read("d/f") == "22" && b.read("d/new") == "3");
+    wait_for("the mount shows it", || a.read("d/f") == "22" && a.read("d/new") == "3");
+}
+
+/// A stopped client leaves a plain directory with every file; what is done to it then is found by the next start.
+#[test]
+fn a_stop_leaves_a_plain_directory() {
+    let Some((_site, mut a, b)) = pair() else { return };
+    a.write("d/f", "1");
+    wait_equal(&[&a, &b]);
+    a.stop();
+    assert_eq!(a.read("d/f"), "1");
+    a.write("d/f", "changed");
+    fs::rename(a.path("d"), a.path("e")).unwrap();
+    a.start(true);
+    wait_equal(&[&a, &b]);
+    assert_eq!(b.read("e/f"), "changed");
+    assert!(!b.has("d"));
+    let stop = Request::Stop { wait_idle: true };
+    assert_eq!(request(&a.path(".syncfs"), &stop).unwrap(), Some(Reply::Done));
+    assert!(a.client.as_ref().unwrap().ended());
+    assert_eq!(a.read("e/f"), "changed");
+    a.stop();
+}
+
+/// A full disk holds back what does not fit, says so, and takes it when there is room.
+#[test]
+fn a_full_disk_waits() {
+    if !fuse_is_here() || !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let site = Site::new();
+    let mut a = site.device("a");
+    let small = tempfile::tempdir().unwrap();
+    rustix::mount::mount("tmpfs", small.path(), "tmpfs", rustix::mount::MountFlags::empty(), c"size=8m").unwrap();
+    let mut b = site.device_at("b", small.path().into(), None);
+    let filler = vec![7; 4 << 20];
+    b.write("filler", &filler);
+    a.start(true);
+    b.start(true);
+    wait_equal(&[&a, &b]);
+    let large: Vec<u8> = (0..1_200_000u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    a.write("large", &large);
+    a.write("small", "fits");
+    wait_for("the small one", || b.read("small") == "fits");
+    wait_for("an error", || b.status().errors.iter().any(|error| error.what.contains("no space")));
+    assert!(!b.has("large"));
+    fs::remove_file(a.path("filler")).unwrap();
+    wait_equal(&[&a, &b]);
+    assert!(fs::read(b.path("large")).unwrap() == large);
+    drop(b);
+    rustix::mount::unmount(small.path(), rustix::mount::UnmountFlags::DETACH).unwrap();
+}
