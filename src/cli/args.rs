@@ -98,6 +98,9 @@ pub struct Mount {
     /// Mount options, separated by commas: allow_other, ro, noexec
     #[arg(short, value_name = "OPTIONS")]
     pub options: Vec<MountOptions>,
+    /// This is the process that a mount without -f leaves behind
+    #[arg(long, hide = true, conflicts_with = "foreground")]
+    pub in_background: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
@@ -117,6 +120,9 @@ pub struct Unmount {
     /// Wait until every change is on the hub
     #[arg(long)]
     pub wait: bool,
+    /// Where the client keeps its state, if not in the usual place
+    #[arg(long, value_name = "DIR")]
+    pub state: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
@@ -313,6 +319,7 @@ mod tests {
             "mount d --hub h:1 --hub-key syncfs1a --state s -f -o ro,allow_other -o noexec",
             "mount d --listen 0.0.0.0:4747 --foreground -v -v",
             "unmount d --wait",
+            "unmount d --state s",
             "sync d --hub h:1 --hub-key syncfs1a --state s",
             "status",
             "status d --state s --json --watch",

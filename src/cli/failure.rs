@@ -1,10 +1,12 @@
 //! How a command ends: an exit code, and for a failure one sentence and one hint.
 
+use serde::Deserialize;
+use serde::Serialize;
 use std::fmt;
 use std::process::ExitCode;
 
 /// The exit codes scripts rely on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Code {
     /// Done.
     Done = 0,
@@ -27,7 +29,7 @@ impl From<Code> for ExitCode {
 }
 
 /// A command that did not do what it was asked to. Shown as one sentence on what is wrong and one hint on what to do.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub struct Failure {
     code: Code,
     sentence: String,

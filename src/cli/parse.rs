@@ -89,6 +89,14 @@ impl MountOptions {
     }
 }
 
+impl fmt::Display for MountOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let options = [(self.allow_other, "allow_other"), (self.read_only, "ro"), (self.no_exec, "noexec")];
+        let set: Vec<&str> = options.iter().filter(|(set, _)| *set).map(|(_, name)| *name).collect();
+        f.write_str(&set.join(","))
+    }
+}
+
 /// What fstab says to mount(8), not to a file system, and what is always so here.
 const WITHOUT_MEANING_HERE: &[&str] = &[
     "rw", "exec", "auto", "noauto", "nofail", "_netdev", "user", "users", "nouser", "nosuid", "nodev", "defaults", "noatime",
@@ -165,7 +173,8 @@ mod tests {
         let parsed: MountOptions = "rw,nofail,x-systemd.automount,allow_other".parse().unwrap();
         assert_eq!(parsed, MountOptions { allow_other: true, ..MountOptions::default() });
         assert!("alow_other".parse::<MountOptions>().unwrap_err().contains("alow_other"));
-        let ro = "ro".parse().unwrap();
+        let ro: MountOptions = "ro".parse().unwrap();
+        assert_eq!(MountOptions::together(&[parsed, ro]).to_string().parse(), Ok(MountOptions::together(&[parsed, ro])));
         assert_eq!(MountOptions::together(&[parsed, ro]), MountOptions { allow_other: true, read_only: true, no_exec: false });
     }
 }

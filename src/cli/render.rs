@@ -3,6 +3,7 @@
 use super::failure::one_line;
 use crate::client::status::ClientStatus;
 use crate::client::status::Note;
+use crate::client::status::OpenConflict;
 use crate::client::status::Stamp;
 use crate::hub::ClientState;
 use crate::hub::HubStatus;
@@ -43,6 +44,19 @@ pub fn client_status(dir: &str, status: &ClientStatus, now: SystemTime) -> Strin
     }
     if older > 0 {
         fact("", format!("and {} older, in --json", count(older, "notice")));
+    }
+    out
+}
+
+/// The files in conflict, each with where its three versions can be read.
+pub fn conflicts(conflicts: &[OpenConflict], now: SystemTime) -> String {
+    let mut out = String::new();
+    for conflict in conflicts {
+        // Writing into a String cannot fail.
+        let _ = writeln!(out, "{} ({})", one_line(&conflict.path.path), ago(conflict.since, now));
+        for (name, side) in ["base", "ours", "theirs"].iter().zip(&conflict.sides) {
+            let _ = writeln!(out, "  {name:<7} {}", one_line(side));
+        }
     }
     out
 }
@@ -116,7 +130,6 @@ fn span(time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::status::OpenConflict;
     use crate::hub::RegisteredClient;
 
     fn at(secs: u64) -> SystemTime {

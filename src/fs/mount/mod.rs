@@ -34,6 +34,7 @@ use rustix::process::Resource;
 use rustix::process::Rlimit;
 
 pub use attach::clean_stale;
+pub use attach::device_at;
 pub use invalidate::Invalidation;
 pub use options::BadOption;
 pub use options::MountOptions;
