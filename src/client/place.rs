@@ -18,7 +18,13 @@ use crate::model::NodeId;
 impl Engine {
     /// Does one step; what is there then.
     pub fn place(&mut self, node: NodeId, step: &Step) -> Result<Option<Look>, PlaceFailure> {
+        if !self.replica.is_current(node) {
+            return Err(PlaceFailure::Changed);
+        }
         let local = self.replica.local(node).cloned();
+        if let Step::Create { place, .. } | Step::Move { place } = step {
+            self.check_dir(place.parent)?;
+        }
         let placement = self.placement(node, step, local.as_ref())?;
         match self.placer.place(&placement) {
             Ok(placed) => {
@@ -45,6 +51,17 @@ impl Engine {
                 Ok(Some(Look { kind, content, attrs: now.attrs, fingerprint: now.fingerprint }))
             }
             Err(error) => Err(self.failure(&placement, error)),
+        }
+    }
+
+    /// A directory may have been exchanged for another since it was last seen: nothing is put into the wrong one.
+    fn check_dir(&self, dir: NodeId) -> Result<(), PlaceFailure> {
+        let Some(known) = self.replica.local(dir) else { return Ok(()) };
+        let path = self.path(dir).ok_or(PlaceFailure::Changed)?;
+        match self.hands.root.look(&path) {
+            Ok(Some(look)) if look.fingerprint.ino == known.fingerprint.ino => Ok(()),
+            Ok(_) => Err(PlaceFailure::Changed),
+            Err(error) => Err(PlaceFailure::Other(error.to_string())),
         }
     }
 
