@@ -19,6 +19,7 @@ mod tests;
 
 use contain::holder;
 use contain::longer;
+use engine::Lines;
 use engine::Part;
 use engine::merge_parts;
 use engine::uncertain;
@@ -27,6 +28,7 @@ use frame::one_style;
 use frame::open_end;
 use hunk::Ruler;
 use std::ops::Range;
+use token::Budget;
 
 pub use hunk::Conflict;
 pub use hunk::Hunk;
@@ -135,10 +137,12 @@ fn merge_once([base, ours, theirs]: [&str; 3]) -> Result<String, Vec<Part>> {
         // Two files added at one path: nothing was agreed on, so only a file that is the other one plus insertions holds both.
         return longer(ours, theirs).map(str::to_owned).ok_or_else(|| uncertain([base, ours, theirs]));
     }
-    if let Some(all) = holder(base, ours, theirs) {
+    let mut budget = Budget::new();
+    let lines = Lines::new([base, ours, theirs]);
+    if let Some(all) = holder(&lines, &mut budget) {
         return Ok(all.to_owned());
     }
-    let mut parts = merge_parts(base, ours, theirs);
+    let mut parts = merge_parts(&lines, &mut budget);
     match parts.as_mut_slice() {
         [] => Ok(String::new()),
         [Part::Text(text)] => Ok(std::mem::take(text)),
