@@ -1,9 +1,12 @@
 //! The three-way text merge: pure, symmetric, deterministic, bounded by counted work.
 //!
-//! Lines are merged first; inside the lines that both sides touched, words (UAX 29). Edits of the two sides that overlap, touch or
-//! insert at one spot are a conflict; an insertion or deletion that could stand at several places with the same result occupies
-//! all of them; the same edit on both sides is made once. In prose one unchanged token between two edits is enough, in code two
-//! unchanged words are wanted. What is uncertain is a conflict, never a guess.
+//! Lines are merged first; inside the lines that both sides touched, words (UAX 29, but names are cut at their dots, and letters
+//! without a space between them are one word, so that no script falls apart into characters). Edits of the two sides that overlap
+//! or touch, or could be insertions at one spot, are a conflict; the same edit on both sides is made once. An insertion or deletion
+//! that could stand at several places with the same result occupies all of them, and is as far from another edit as it can be.
+//! In prose one unchanged token between two edits is enough; in code it must hold a word or a line end (`kind` tells them
+//! apart by the text). If the words conflict, the same lines are tried as diff3 does it, so what git merges is merged here too.
+//! Where one side says all that the other says and more, it is taken. What is uncertain is a conflict, never a guess.
 
 mod contain;
 mod diff;

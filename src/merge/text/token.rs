@@ -80,6 +80,7 @@ impl<'a> Cutter<'a> {
 
     /// The lines of `text`, each with its line end.
     pub fn lines(&mut self, text: &'a str) -> Tokens<'a> {
+        self.seen.reserve(text.bytes().filter(|&byte| byte == b'\n').count() as u32);
         self.cut(text, text.split_inclusive('\n'))
     }
 
