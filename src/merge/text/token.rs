@@ -80,7 +80,9 @@ impl<'a> Cutter<'a> {
 
     /// The lines of `text`, each with its line end.
     pub fn lines(&mut self, text: &'a str) -> Tokens<'a> {
-        self.seen.reserve(text.bytes().filter(|&byte| byte == b'\n').count() as u32);
+        if self.seen.num_tokens() == 0 {
+            self.seen.reserve(text.bytes().filter(|&byte| byte == b'\n').count());
+        }
         self.cut(text, text.split_inclusive('\n'))
     }
 
