@@ -1,17 +1,19 @@
 //! Whether one side already holds all that the other did, as a merged text does when it is merged again with one of its parents.
 
-use super::diff::diff;
+use super::engine::Lines;
 use super::engine::Three;
+use super::token::Budget;
 use super::token::Cutter;
 use super::token::Tokens;
 use super::weave::Near;
 use super::weave::Stretch;
 
 /// The side that holds all changes of the other one, if exactly one does.
-pub(super) fn holder<'a>(base: &str, ours: &'a str, theirs: &'a str) -> Option<&'a str> {
-    let ledger = Ledger::new(base, ours, theirs);
-    let ours_holds = ledger.covers(0, 1) && passes_through(base, theirs, ours);
-    let theirs_holds = ledger.covers(1, 0) && passes_through(base, ours, theirs);
+pub(super) fn holder<'a>(lines: &Lines<'a>, budget: &mut Budget) -> Option<&'a str> {
+    let ledger = Ledger::new(lines, budget)?;
+    let (base, ours, theirs) = (lines.three.base.text, lines.three.ours.text, lines.three.theirs.text);
+    let ours_holds = ledger.covers(0, 1) && passes_through(base, theirs, ours, budget);
+    let theirs_holds = ledger.covers(1, 0) && passes_through(base, ours, theirs, budget);
     match (ours_holds, theirs_holds) {
         (true, false) => Some(ours),
         (false, true) => Some(theirs),
@@ -42,21 +44,24 @@ struct Ledger {
 }
 
 impl Ledger {
-    fn new(base: &str, ours: &str, theirs: &str) -> Self {
-        let mut lines = Cutter::new();
-        let base = lines.lines(base);
-        let sides = [lines.lines(ours), lines.lines(theirs)];
+    /// `None` if there is more to count than the budget allows.
+    fn new(lines: &Lines<'_>, budget: &mut Budget) -> Option<Self> {
+        let three = &lines.three;
         let mut words = Cutter::new();
         let mut more = [Vec::new(), Vec::new()];
-        for (side, more) in sides.iter().zip(&mut more) {
-            for edit in diff(&base.ids, &side.ids, lines.kinds()) {
-                count(&words.words(base.text(&edit.base)), -1, more);
-                count(&words.words(side.text(&edit.side)), 1, more);
+        for ((side, edits), more) in [(&three.ours, &lines.ours), (&three.theirs, &lines.theirs)].into_iter().zip(&mut more) {
+            for edit in edits {
+                let (gone, come) = (three.base.text(&edit.base), side.text(&edit.side));
+                if !budget.spend(&[gone, come]) {
+                    return None;
+                }
+                count(&words.words(gone), -1, more);
+                count(&words.words(come), 1, more);
             }
         }
         let kinds = words.kinds() as usize;
         more.iter_mut().for_each(|more| more.resize(kinds, 0));
-        Self { more }
+        Some(Self { more })
     }
 
     /// Whether side `long` has most of the words more and less that side `short` has. The rest may be what else `long` changed;
@@ -86,23 +91,26 @@ fn count(tokens: &Tokens<'_>, by: i64, more: &mut Vec<i64>) {
 }
 
 /// Whether what leads from `before` to `after` meets nothing of what leads from `base` to `before`.
-fn passes_through(base: &str, before: &str, after: &str) -> bool {
+fn passes_through(base: &str, before: &str, after: &str, budget: &mut Budget) -> bool {
     let mut cutter = Cutter::new();
     let three = Three { base: cutter.lines(before), ours: cutter.lines(base), theirs: cutter.lines(after) };
     three.weave(cutter.kinds(), |_| true).iter().all(|stretch| match stretch {
         Stretch::Both(_) => false,
         Stretch::Clash { base: b, ours: o, theirs: t } => {
-            let mut cutter = Cutter::new();
             let texts = [three.base.text(b), three.ours.text(o), three.theirs.text(t)];
-            let words = Three { base: cutter.words(texts[0]), ours: cutter.words(texts[1]), theirs: cutter.words(texts[2]) };
-            let apart = |near: &Near<'_>| {
-                !near.loose() || words.base.text(&near.between).contains(|sign: char| sign.is_alphanumeric() || sign == '\n')
-            };
-            independent(&words.weave(cutter.kinds(), apart)) || {
+            if budget.spend(&texts) {
                 let mut cutter = Cutter::new();
-                let lines = Three { base: cutter.lines(texts[0]), ours: cutter.lines(texts[1]), theirs: cutter.lines(texts[2]) };
-                independent(&lines.weave_settled(cutter.kinds()))
+                let words = Three { base: cutter.words(texts[0]), ours: cutter.words(texts[1]), theirs: cutter.words(texts[2]) };
+                let apart = |near: &Near<'_>| {
+                    !near.loose() || words.base.text(&near.between).contains(|sign: char| sign.is_alphanumeric() || sign == '\n')
+                };
+                if independent(&words.weave(cutter.kinds(), apart)) {
+                    return true;
+                }
             }
+            let mut cutter = Cutter::new();
+            let lines = Three { base: cutter.lines(texts[0]), ours: cutter.lines(texts[1]), theirs: cutter.lines(texts[2]) };
+            independent(&lines.weave_settled(cutter.kinds()))
         }
         _ => true,
     })

@@ -13,11 +13,13 @@ use std::ops::Range;
 /// Tokens on both sides together up to which the diff runs without anchors.
 const DIRECT: usize = 1 << 14;
 /// Token pairs that the gaps of one long diff may compare together; the longer the input, the smaller a gap must be.
-const GAP_WORK: usize = 1 << 30;
+const GAP_WORK: usize = 1 << 28;
 /// How often one long diff may look at each token while it searches anchors.
-const ANCHOR_PASSES: usize = 12;
+const ANCHOR_PASSES: usize = 6;
+/// How often each token may occur on average in a long diff: where everything repeats there are no anchors.
+const REPEATS: usize = 1 << 10;
 /// Lengths, in tokens, of the runs that are tried as anchors, in this order.
-const RUNS: [usize; 3] = [1, 4, 16];
+const RUNS: [usize; 2] = [1, 16];
 
 /// One change: the tokens `base` were replaced by the tokens `side`. Either may be empty, not both.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +66,9 @@ impl Search<'_> {
             self.compare(b, s);
             return;
         }
+        if self.tokens as usize * REPEATS < size {
+            return self.replace(b, s);
+        }
         self.passes = size * ANCHOR_PASSES;
         self.gap = (GAP_WORK / size).clamp(64, DIRECT);
         self.split(b, s, 0);
@@ -99,6 +104,13 @@ impl Search<'_> {
             return;
         }
         let (before, after) = (&self.base[b.clone()], &self.side[s.clone()]);
+        let strange = match (before, after) {
+            ([one], many) | (many, [one]) => !many.contains(one),
+            _ => false,
+        };
+        if strange {
+            return self.replace(b, s);
+        }
         let mut found = Diff::default();
         if self.tokens as usize <= 2 * (before.len() + after.len()) + 64 {
             found.compute_with(Algorithm::Histogram, before, after, self.tokens);

@@ -1,8 +1,10 @@
 //! The merge of three framed texts: lines first, then words inside the lines that both sides touched.
 
+use super::diff::Edit;
 use super::diff::diff;
 use super::diff::settled;
 use super::kind::is_prose;
+use super::token::Budget;
 use super::token::Cutter;
 use super::token::Tokens;
 use super::weave::Near;
@@ -21,18 +23,45 @@ pub(super) enum Part {
     Clash { base: Range<usize>, ours: Range<usize>, theirs: Range<usize> },
 }
 
+/// The line diffs that both the merge and the search for a holder start from.
+pub(super) struct Lines<'a> {
+    /// The three texts as lines.
+    pub three: Three<'a>,
+    /// Edits of ours.
+    pub ours: Vec<Edit>,
+    /// Edits of theirs.
+    pub theirs: Vec<Edit>,
+}
+
+impl<'a> Lines<'a> {
+    /// Cuts and compares base, ours and theirs.
+    pub fn new([base, ours, theirs]: [&'a str; 3]) -> Self {
+        let mut cutter = Cutter::new();
+        let three = Three { base: cutter.lines(base), ours: cutter.lines(ours), theirs: cutter.lines(theirs) };
+        let ours = diff(&three.base.ids, &three.ours.ids, cutter.kinds());
+        let theirs = diff(&three.base.ids, &three.theirs.ids, cutter.kinds());
+        Self { three, ours, theirs }
+    }
+}
+
 /// Merges three texts; the parts in order are the result.
-pub(super) fn merge_parts(base: &str, ours: &str, theirs: &str) -> Vec<Part> {
-    let mut cutter = Cutter::new();
-    let three = Three { base: cutter.lines(base), ours: cutter.lines(ours), theirs: cutter.lines(theirs) };
+pub(super) fn merge_parts(lines: &Lines<'_>, budget: &mut Budget) -> Vec<Part> {
+    let three = &lines.three;
     let mut out = Parts::default();
     let mut prose = None;
-    for stretch in three.weave(cutter.kinds(), |_| true) {
+    for stretch in weave(&three.sides(), &lines.ours, &lines.theirs, |_| true) {
         match stretch {
             Stretch::Clash { base: b, ours: o, theirs: t } => {
-                let prose = *prose.get_or_insert_with(|| is_prose(base));
+                let prose = *prose.get_or_insert_with(|| is_prose(three.base.text));
                 let at = [three.base.start(b.start), three.ours.start(o.start), three.theirs.start(t.start)];
-                words([three.base.text(&b), three.ours.text(&o), three.theirs.text(&t)], at, prose, &mut out);
+                let texts = [three.base.text(&b), three.ours.text(&o), three.theirs.text(&t)];
+                if budget.spend(&texts) {
+                    words(texts, at, prose, &mut out);
+                } else if let Some(text) = settled_lines(texts) {
+                    out.text(&text);
+                } else {
+                    out.clash(texts, at);
+                }
             }
             sure => out.text(three.text(&sure)),
         }

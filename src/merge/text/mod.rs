@@ -1,9 +1,12 @@
 //! The three-way text merge: pure, symmetric, deterministic, bounded by counted work.
 //!
-//! Lines are merged first; inside the lines that both sides touched, words (UAX 29). Edits of the two sides that overlap, touch or
-//! insert at one spot are a conflict; an insertion or deletion that could stand at several places with the same result occupies
-//! all of them; the same edit on both sides is made once. In prose one unchanged token between two edits is enough, in code two
-//! unchanged words are wanted. What is uncertain is a conflict, never a guess.
+//! Lines are merged first; inside the lines that both sides touched, words (UAX 29, but names are cut at their dots, and letters
+//! without a space between them are one word, so that no script falls apart into characters). Edits of the two sides that overlap
+//! or touch, or could be insertions at one spot, are a conflict; the same edit on both sides is made once. An insertion or deletion
+//! that could stand at several places with the same result occupies all of them, and is as far from another edit as it can be.
+//! In prose one unchanged token between two edits is enough; in code it must hold a word or a line end (`kind` tells them
+//! apart by the text). If the words conflict, the same lines are tried as diff3 does it, so what git merges is merged here too.
+//! Where one side says all that the other says and more, it is taken. What is uncertain is a conflict, never a guess.
 
 mod contain;
 mod diff;
@@ -19,6 +22,7 @@ mod tests;
 
 use contain::holder;
 use contain::longer;
+use engine::Lines;
 use engine::Part;
 use engine::merge_parts;
 use engine::uncertain;
@@ -27,6 +31,7 @@ use frame::one_style;
 use frame::open_end;
 use hunk::Ruler;
 use std::ops::Range;
+use token::Budget;
 
 pub use hunk::Conflict;
 pub use hunk::Hunk;
@@ -135,10 +140,12 @@ fn merge_once([base, ours, theirs]: [&str; 3]) -> Result<String, Vec<Part>> {
         // Two files added at one path: nothing was agreed on, so only a file that is the other one plus insertions holds both.
         return longer(ours, theirs).map(str::to_owned).ok_or_else(|| uncertain([base, ours, theirs]));
     }
-    if let Some(all) = holder(base, ours, theirs) {
+    let mut budget = Budget::new();
+    let lines = Lines::new([base, ours, theirs]);
+    if let Some(all) = holder(&lines, &mut budget) {
         return Ok(all.to_owned());
     }
-    let mut parts = merge_parts(base, ours, theirs);
+    let mut parts = merge_parts(&lines, &mut budget);
     match parts.as_mut_slice() {
         [] => Ok(String::new()),
         [Part::Text(text)] => Ok(std::mem::take(text)),

@@ -35,6 +35,33 @@ impl Tokens<'_> {
     }
 }
 
+/// How many bytes one merge may still cut into words. It counts bytes and no time, so two machines stop at the same place; what is
+/// left over is merged by lines.
+#[derive(Debug)]
+pub(super) struct Budget {
+    bytes: usize,
+}
+
+impl Budget {
+    /// Bytes of all texts together that one merge cuts into words.
+    const WORDS: usize = 8 << 20;
+
+    /// A full budget.
+    pub fn new() -> Self {
+        Self { bytes: Self::WORDS }
+    }
+
+    /// Whether there is enough for these texts; then it is spent.
+    pub fn spend(&mut self, texts: &[&str]) -> bool {
+        let wanted = texts.iter().map(|text| text.len()).sum();
+        let enough = self.bytes >= wanted;
+        if enough {
+            self.bytes -= wanted;
+        }
+        enough
+    }
+}
+
 /// Cuts several texts so that their ids can be compared.
 pub(super) struct Cutter<'a> {
     seen: Interner<&'a str>,
@@ -53,6 +80,9 @@ impl<'a> Cutter<'a> {
 
     /// The lines of `text`, each with its line end.
     pub fn lines(&mut self, text: &'a str) -> Tokens<'a> {
+        if self.seen.num_tokens() == 0 {
+            self.seen.reserve(text.bytes().filter(|&byte| byte == b'\n').count());
+        }
         self.cut(text, text.split_inclusive('\n'))
     }
 
