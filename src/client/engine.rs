@@ -129,7 +129,10 @@ pub(super) struct Engine {
     pub status_requests: Vec<Sender<Reply>>,
     pub stops: Vec<(bool, Sender<Reply>)>,
     pub stopping: Option<Sender<Result<(), ClientError>>>,
-    pub root_hash: Option<Hash>,
+    /// The tree's hash, of which version, when it was made and how long that took.
+    pub root_hash: Option<(Hash, u64, Instant, Duration)>,
+    /// Counts what the replica was told.
+    pub version: u64,
     pub ticked: Instant,
     pub tidied: Instant,
 }
@@ -255,7 +258,7 @@ impl Engine {
     /// Tells the replica, and keeps what it wants done.
     pub fn tell(&mut self, event: Event) {
         let actions = self.replica.handle(event, now());
-        self.root_hash = None;
+        self.version += 1;
         self.actions.extend(actions);
     }
 

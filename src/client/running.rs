@@ -268,6 +268,7 @@ impl Client {
             stops: Vec::new(),
             stopping: None,
             root_hash: None,
+            version: 0,
             ticked: past,
             tidied: Instant::now(),
         };
