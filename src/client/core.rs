@@ -133,11 +133,6 @@ impl Engine {
         }
         self.keep_unread(unread, restless);
         self.restore_conflicts();
-        if let Some(asked) = self.waiting.hello.take()
-            && let Err(super::engine::Fault::Store(why)) = self.greet(asked)
-        {
-            self.reopen(&why);
-        }
     }
 
     /// The store failed: whatever is not durable is forgotten, as after a crash.
@@ -157,9 +152,9 @@ impl Engine {
         self.fetched.clear();
         self.unread.clear();
         self.waiting.merges.clear();
-        self.scan_due = None;
         self.stalled = None;
-        self.open_again();
+        // A full disk fails again and again; it must not be asked without a pause.
+        self.scan_due = Some(Instant::now() + RETRY);
     }
 
     /// Opens the store again, when it is time.

@@ -221,6 +221,9 @@ impl Engine {
         }
         self.work()?;
         self.update_blocks();
+        if let Some(asked) = self.waiting.hello.take() {
+            self.greet(asked)?;
+        }
         if self.tidied.elapsed() >= TIDY && self.transfers == 0 && self.is_idle() {
             self.tidied = Instant::now();
             self.tidy()?;
