@@ -184,6 +184,11 @@ impl Engine {
     /// The greeting of a new connection: where this client durably stands.
     pub fn greet(&mut self, asked: oneshot::Sender<Hello>) -> Result<(), Fault> {
         self.flush()?;
+        if self.ticket.is_some() {
+            // The disk is full: where this client stands is not durable yet.
+            self.waiting.hello = Some(asked);
+            return Ok(());
+        }
         let ids = self.hands.with_store(|store| Ok((store.instance(), store.boot())))?;
         let position = self.replica.position();
         let hello = Hello {

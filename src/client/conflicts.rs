@@ -104,7 +104,9 @@ impl Engine {
             _ => {}
         }
         self.shown.clear();
-        self.blocked.clear();
+        for ino in std::mem::take(&mut self.blocked).into_values().flatten() {
+            self.unblock(ino);
+        }
         for node in self.replica.conflicts().keys() {
             self.blocked.insert(*node, None);
         }

@@ -8,6 +8,11 @@ use super::status::Note;
 use super::status::OpenConflict;
 use super::status::Stamp;
 use crate::fs::path::RelPath;
+use crate::model::Hash;
+use std::time::Instant;
+
+/// The hash of a busy client is made anew after so many times what it costs.
+const HASH_SHARE: u32 = 20;
 
 impl Engine {
     /// Whether nothing is left to do but what waits for a person.
@@ -24,10 +29,25 @@ impl Engine {
             && self.replica.report().idle
     }
 
+    /// The hash of the tree: exact where the client is idle, else possibly a little older, so that who asks again and again does not
+    /// keep the work from being done.
+    fn hash_for_people(&mut self, idle: bool) -> Hash {
+        if let Some((hash, version, at, cost)) = self.root_hash
+            && (version == self.version || (!idle && at.elapsed() < cost * HASH_SHARE))
+        {
+            return hash;
+        }
+        let begun = Instant::now();
+        let hash = self.replica.root_hash();
+        self.root_hash = Some((hash, self.version, Instant::now(), begun.elapsed()));
+        hash
+    }
+
     /// How everything stands now.
     pub fn status(&mut self) -> ClientStatus {
         let report = self.replica.report();
-        let hash = *self.root_hash.get_or_insert_with(|| self.replica.root_hash());
+        let idle = self.is_idle();
+        let hash = self.hash_for_people(idle);
         let conflicts = self.replica.conflicts().iter().map(|(node, conflict)| {
             let path = self.replica.path_for_people(*node);
             let at = self.shown.get(node).map_or(&path, |shown| &shown.path);
@@ -62,7 +82,7 @@ impl Engine {
         errors.sort_by_key(|note| note.at);
         ClientStatus {
             ready: self.mounted.as_ref().is_none_or(|mounted| !mounted.has_ended()),
-            idle: self.is_idle(),
+            idle,
             connected: self.session.is_some(),
             pending_up: report.pending_up as u64,
             pending_down: report.pending_down as u64,

@@ -137,14 +137,24 @@ impl Gate {
 
     /// One handle less is open for writing.
     pub fn writer_closed(&self, ino: Ino) -> Left {
+        self.writer_closed_and(ino, |left| left)
+    }
+
+    /// As [`Gate::writer_closed`]; `then` runs before anybody else can see that the writer is gone. It must not wait for anything.
+    pub fn writer_closed_and<T>(&self, ino: Ino, then: impl FnOnce(Left) -> T) -> T {
         let mut entered = self.enter();
-        let Some(writers) = entered.0.writers.get_mut(&ino) else { return Left { writers: 0, by_user: false } };
-        writers.open = writers.open.saturating_sub(1);
-        let left = Left { writers: writers.open, by_user: writers.user };
-        if left.writers == 0 {
-            entered.0.writers.remove(&ino);
-        }
-        left
+        let left = match entered.0.writers.get_mut(&ino) {
+            None => Left { writers: 0, by_user: false },
+            Some(writers) => {
+                writers.open = writers.open.saturating_sub(1);
+                let left = Left { writers: writers.open, by_user: writers.user };
+                if left.writers == 0 {
+                    entered.0.writers.remove(&ino);
+                }
+                left
+            }
+        };
+        then(left)
     }
 
     /// Makes the calling thread an applier: what it does through the mount passes blocks, is no local edit, and never

@@ -5,6 +5,7 @@ use crate::site::Site;
 use crate::site::wait_equal;
 use crate::site::wait_for;
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use syncfs::client::Choice;
@@ -181,4 +182,71 @@ fn a_full_disk_waits() {
     assert!(fs::read(b.path("large")).unwrap() == large);
     drop(b);
     rustix::mount::unmount(small.path(), rustix::mount::UnmountFlags::DETACH).unwrap();
+}
+
+/// The ways in which programs save are one edit of one file each: nothing is removed, nothing is left over, nobody is told anything.
+#[test]
+fn every_way_to_save_is_an_edit() {
+    let Some((_site, a, b)) = pair() else { return };
+    a.write("n.md", "one\n");
+    wait_equal(&[&a, &b]);
+    let saved = |text: &str| {
+        wait_equal(&[&a, &b]);
+        assert_eq!(b.read("n.md"), text);
+        assert_eq!(fs::read_dir(&b.root).unwrap().count(), 1, "{text}");
+    };
+    fs::write(a.path(".tmpXYZ"), "renamed over\n").unwrap();
+    fs::rename(a.path(".tmpXYZ"), a.path("n.md")).unwrap();
+    saved("renamed over\n");
+    fs::rename(a.path("n.md"), a.path("n.md~")).unwrap();
+    fs::write(a.path("n.md"), "renamed away\n").unwrap();
+    fs::remove_file(a.path("n.md~")).unwrap();
+    saved("renamed away\n");
+    fs::remove_file(a.path("n.md")).unwrap();
+    fs::write(a.path("n.md"), "removed first\n").unwrap();
+    saved("removed first\n");
+    assert!(a.status().notices.is_empty() && b.status().notices.is_empty());
+}
+
+/// What the hub sends waits while somebody has the file open for writing, and is merged with what he wrote.
+#[test]
+fn an_open_writer_is_not_overtaken() {
+    let Some((_site, a, b)) = pair() else { return };
+    a.write("n.md", "first\n\nsecond\n\nthird\n\nfourth\n");
+    wait_equal(&[&a, &b]);
+    let mut open = fs::File::options().append(true).open(b.path("n.md")).unwrap();
+    a.write("n.md", "FIRST\n\nSECOND\n\nthird\n\nfourth\n");
+    a.wait_idle();
+    wait_for("the edit is known there", || b.status().pending_down == 1);
+    assert!(!b.status().idle && b.read("n.md").starts_with("first"));
+    open.write_all(b"end\n").unwrap();
+    drop(open);
+    wait_equal(&[&a, &b]);
+    let merged = a.read("n.md");
+    assert!(["FIRST", "SECOND", "end"].iter().all(|word| merged.contains(word)), "{merged}");
+    assert_eq!(b.read("n.md"), merged);
+}
+
+/// Two devices that write, move and remove at the same time end with the same tree.
+#[test]
+fn a_burst_from_both_sides_converges() {
+    let Some((_site, a, b)) = pair() else { return };
+    std::thread::scope(|scope| {
+        for (device, name) in [(&a, "a"), (&b, "b")] {
+            scope.spawn(move || {
+                for n in 0..150 {
+                    let path = format!("burst/{}/{name}{n}", n % 7);
+                    device.write(&path, format!("{name} {n}"));
+                    match n % 4 {
+                        0 => fs::rename(device.path(&path), device.path(format!("burst/{name}-moved-{n}"))).unwrap(),
+                        1 => fs::remove_file(device.path(&path)).unwrap(),
+                        _ => {}
+                    }
+                }
+            });
+        }
+    });
+    wait_equal(&[&a, &b]);
+    let moved = |device: &Device| fs::read_dir(device.path("burst")).unwrap().count();
+    assert_eq!((moved(&a), moved(&b)), (7 + 2 * 38, 7 + 2 * 38));
 }

@@ -296,25 +296,30 @@ impl Served {
 
     /// A writer that was counted at the gate is gone.
     pub fn writer_closed(&self, ino: u64) {
-        let left = self.gate.writer_closed(self.gated(ino));
-        if left.writers == 0 && left.by_user {
-            let names = self.nodes().names(ino).to_vec();
-            for at in names {
-                self.note(at.dir, &at.name, What::Closed, Who::User);
+        let names = self.nodes().names(ino).to_vec();
+        let notes: Vec<Note> = names.iter().filter_map(|at| self.noted(at.dir, &at.name, What::Closed, Who::User)).collect();
+        // Told under the gate's mutex: whoever finds no writer there finds the note in the channel.
+        self.gate.writer_closed_and(self.gated(ino), |left| {
+            if left.writers == 0 && left.by_user {
+                notes.into_iter().for_each(|note| drop(self.notes.send(note)));
             }
-        }
+        });
     }
 
     /// Tells the sync engine where to look; what the applier did, or what is in the state directory, is no news to it.
     pub fn note(&self, dir: u64, name: &[u8], what: What, who: Who) {
+        if let Some(note) = self.noted(dir, name, what, who) {
+            // The engine may have gone before the mount; then nobody is left to be told.
+            let _ = self.notes.send(note);
+        }
+    }
+
+    fn noted(&self, dir: u64, name: &[u8], what: What, who: Who) -> Option<Note> {
         if who == Who::Applier || self.is_state(dir, name) {
-            return;
+            return None;
         }
         let in_state = self.nodes().chain(dir).is_some_and(|chain| chain.first() == Some(&STATE_DIR));
-        if !in_state {
-            // The engine may have gone before the mount; then nobody is left to be told.
-            let _ = self.notes.send(Note { dir_ino: dir, name: name.to_vec(), what });
-        }
+        (!in_state).then(|| Note { dir_ino: dir, name: name.to_vec(), what })
     }
 
     /// Notes a change of attributes under every name of an inode.
