@@ -294,3 +294,88 @@ fn slides(text: &[Token], run: &Range<usize>, room_left: usize, room_right: usiz
     let right = (0..room_right).take_while(|k| text[run.start + k] == text[run.end + k]).count();
     (left, right)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    fn tokens(ids: impl IntoIterator<Item = u32>) -> Vec<Token> {
+        ids.into_iter().map(Token).collect()
+    }
+
+    /// The side that the edits make of the base; panics when they are not in order or leave nothing between them.
+    fn applied(base: &[Token], side: &[Token], edits: &[Edit]) -> Vec<Token> {
+        let mut out = Vec::new();
+        let mut at = 0;
+        for (place, edit) in edits.iter().enumerate() {
+            assert!(place == 0 || edit.base.start > at, "edits touch at {at}");
+            assert!(edit.reach.start == edit.base.start && edit.reach.end >= edit.base.end);
+            out.extend_from_slice(&base[at..edit.base.start]);
+            assert_eq!(out.len(), edit.side.start);
+            out.extend_from_slice(&side[edit.side.clone()]);
+            at = edit.base.end;
+        }
+        out.extend_from_slice(&base[at..]);
+        out
+    }
+
+    proptest! {
+        /// The edits lead from the base to the side, for any two sequences.
+        #[test]
+        fn edits_lead_to_the_side(base in vec(0..5u32, 0..60), side in vec(0..5u32, 0..60)) {
+            let (base, side) = (tokens(base), tokens(side));
+            let edits = diff(&base, &side, 5);
+            prop_assert_eq!(applied(&base, &side, &edits), side);
+        }
+    }
+
+    #[test]
+    /// A long text is cut at anchors and gives exactly the edits that were made.
+    fn long_texts_are_cut_at_anchors() {
+        let base = tokens((0..60_000).map(|at| if at % 3 == 0 { 7 } else { at + 10 }));
+        let mut side = base.clone();
+        for at in (100..60_000).step_by(1000) {
+            side[at] = Token(1);
+        }
+        let edits = diff(&base, &side, 60_010);
+        assert_eq!(edits.len(), 60);
+        assert_eq!(applied(&base, &side, &edits), side);
+    }
+
+    #[test]
+    /// A long text of which every token repeats is anchored at longer runs.
+    fn long_texts_without_unique_tokens() {
+        let mut state = 1u64;
+        let base = tokens((0..40_000).map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 56) as u32
+        }));
+        let mut side = base.clone();
+        for at in (500..40_000).step_by(2000) {
+            side.insert(at, Token(300));
+        }
+        let edits = diff(&base, &side, 301);
+        assert_eq!(edits.len(), 20);
+        assert_eq!(applied(&base, &side, &edits), side);
+    }
+
+    #[test]
+    /// Where everything repeats, a long change is one replacement.
+    fn hopeless_texts_are_replaced() {
+        let base = tokens((0..40_000).map(|at| at % 4));
+        let side = tokens((0..39_000).map(|at| at % 3));
+        let edits = diff(&base, &side, 4);
+        assert_eq!(edits.len(), 1);
+        assert_eq!(applied(&base, &side, &edits), side);
+    }
+
+    #[test]
+    /// An insertion among equal tokens reaches over all of them.
+    fn reach_of_an_insertion() {
+        let edits = diff(&tokens([1, 2, 2, 3]), &tokens([1, 2, 2, 2, 3]), 4);
+        assert_eq!(edits, [Edit { base: 1..1, side: 1..2, reach: 1..3 }]);
+        assert!(edits[0].repeats());
+    }
+}

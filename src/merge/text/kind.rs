@@ -17,8 +17,11 @@ pub(super) fn is_prose(text: &str) -> bool {
         let line = line.trim_ascii();
         let Some(last) = line.last() else { continue };
         lines += 1;
-        statements += usize::from(b";{}[](=>,".contains(last) || line == b")" || STATEMENTS.iter().any(|sign| holds(line, sign)));
-        running += running_words(line);
+        let words = running_words(line);
+        let listed = *last == b',' && words == 0;
+        let ends = b";{}[](=>".contains(last) || line == b")" || listed;
+        statements += usize::from(ends || STATEMENTS.iter().any(|sign| holds(line, sign)));
+        running += words;
         marked += usize::from(MARKS.iter().any(|mark| line.starts_with(mark)));
     }
     let few = statements * 2 < lines;
@@ -41,4 +44,38 @@ fn running_words(line: &[u8]) -> usize {
 /// Letters beyond ASCII count by their bytes.
 fn is_letter(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || !byte.is_ascii()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_prose;
+
+    #[test]
+    /// Notes, lists, marked-up text and scripts without spaces are prose.
+    fn prose() {
+        for text in [
+            "hello world",
+            "Dear all,\nwe meet on Monday at ten.\n",
+            "- milk\n- eggs\n",
+            "# Title\n\nSome words here, and `code()` there.\n\nMore words follow.\n",
+            "| a | b |\n|---|---|\n",
+            "我喜欢猫，他喜欢狗。\n",
+        ] {
+            assert!(is_prose(text), "{text}");
+        }
+    }
+
+    #[test]
+    /// Programs, data and bare versions are not.
+    fn code() {
+        for text in [
+            "fn main() {\n    println!(\"hi\");\n}\n",
+            "{\n  \"a\": 1,\n  \"b\": [2]\n}\n",
+            "x = 1\ny = 2\n",
+            "v1.63.0\n",
+            "p { color: red; }\nq { margin: 0; }\n",
+        ] {
+            assert!(!is_prose(text), "{text}");
+        }
+    }
 }
