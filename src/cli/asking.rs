@@ -121,7 +121,10 @@ pub fn status(asked: &args::Status) -> Result<Code, Failure> {
     };
     let mut shown = client.status()?;
     show(&shown)?;
-    while asked.watch {
+    if !asked.watch {
+        return Ok(if shown.idle && shown.conflicts.is_empty() { Code::Done } else { Code::No });
+    }
+    loop {
         std::thread::sleep(LOOK);
         let now = client.status()?;
         if now != shown {
@@ -129,7 +132,6 @@ pub fn status(asked: &args::Status) -> Result<Code, Failure> {
             shown = now;
         }
     }
-    Ok(if shown.idle && shown.conflicts.is_empty() { Code::Done } else { Code::No })
 }
 
 /// Runs `conflicts`.

@@ -116,10 +116,8 @@ impl Engine {
         let path = self.replica.path_for_people(node);
         let dir = self.conflicts_dir().join(OsStr::from_bytes(&path));
         DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
-        let ours = match self.path(node).map(|path| self.hands.root.open_read(&path)).transpose()?.flatten() {
-            Some((file, _)) => Some(file),
-            None => None,
-        };
+        let opened = self.path(node).map(|path| self.hands.root.open_read(&path)).transpose()?.flatten();
+        let ours = opened.map(|(file, _)| file);
         self.write_side(&dir.join("ours"), ours)?;
         let theirs = conflict.theirs.blob().map(|hash| self.hands.stage.open_content(&hash)).transpose()?.flatten();
         self.write_side(&dir.join("theirs"), theirs)?;

@@ -27,14 +27,6 @@ use std::collections::BTreeSet;
 use std::io;
 use std::time::Instant;
 
-/// The mount was taken away.
-pub(super) fn unmounted() -> ClientError {
-    ClientError::failed(
-        "the directory was unmounted by somebody else",
-        "Mount it again; what was changed meanwhile is found then.",
-    )
-}
-
 /// POLICY row 31: the directory must be the one that was synchronized before.
 pub(super) fn check_root(root: &Root, store: &ClientStore, state: &ClientState, accept_empty: bool) -> Result<(), ClientError> {
     let read = |error: io::Error| ClientError::failed(format!("the directory cannot be checked: {error}"), "Look at the disk.");
