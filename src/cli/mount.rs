@@ -14,6 +14,7 @@ use super::setup::Place;
 use super::setup::Setup;
 use super::signals::Signals;
 use crate::fs::mount::MountOptions;
+use rustix::fs::Access;
 use std::path::Path;
 use std::time::Duration;
 use std::time::Instant;
@@ -59,6 +60,13 @@ fn can_mount() -> Result<(), Failure> {
             Code::Failed,
             "this system cannot mount: /dev/fuse is not there",
             "Load the module with `modprobe fuse`, start the container with --device /dev/fuse, or use `syncfs sync`.",
+        ));
+    }
+    if rustix::fs::access("/dev/fuse", Access::READ_OK | Access::WRITE_OK).is_err() {
+        return Err(Failure::new(
+            Code::Failed,
+            "this user may not open /dev/fuse",
+            "Have root run `chmod 666 /dev/fuse`, which is the usual mode, or use `syncfs sync`, which needs no mount.",
         ));
     }
     let is_root = rustix::process::geteuid().is_root();

@@ -56,13 +56,13 @@ impl Running {
             }
         };
         let started = config.pins().and_then(|pins| {
-            if config != remembered {
-                config.save(&state)?;
-            }
             let (dir, state, hub) = (dir.clone(), state.path.clone(), config.hub.clone());
             let settings = ClientSettings { dir, state, identity: key, hub, pins, mount, accept_empty };
             Ok(Client::start(settings)?)
         });
+        // Only now: a first start that failed is a first start again.
+        let started =
+            started.and_then(|client| if config == remembered { Ok(client) } else { config.save(&state).map(|()| client) });
         match started {
             Ok(client) => Ok(Self { dir, state, config, unproven, client, hub, first, told: None }),
             Err(failure) => {
