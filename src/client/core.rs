@@ -28,7 +28,9 @@ use std::io;
 use std::time::Instant;
 
 /// POLICY row 31: the directory must be the one that was synchronized before.
-pub(super) fn check_root(root: &Root, store: &ClientStore, state: &ClientState, accept_empty: bool) -> Result<(), ClientError> {
+///
+/// Returns whether a person has said that it is, though it does not look so.
+pub(super) fn check_root(root: &Root, store: &ClientStore, state: &ClientState, accept_empty: bool) -> Result<bool, ClientError> {
     let read = |error: io::Error| ClientError::failed(format!("the directory cannot be checked: {error}"), "Look at the disk.");
     let marker = root.marker();
     let fits = matches!(&marker, Ok(Some(marker)) if marker.id == store.instance());
@@ -43,10 +45,11 @@ pub(super) fn check_root(root: &Root, store: &ClientStore, state: &ClientState, 
         return Err(ClientError::new(Kind::Refused, what, hint));
     }
     if fits {
-        return Ok(());
+        return Ok(false);
     }
     let volume = state.position.as_ref().map_or(VolumeId([0; 16]), |position| position.volume);
-    root.write_marker(&Marker { id: store.instance(), volume }).map_err(read)
+    root.write_marker(&Marker { id: store.instance(), volume }).map_err(read)?;
+    Ok(!state.base.is_empty())
 }
 
 /// Every content that may be in the stage for a reason.
@@ -101,9 +104,10 @@ impl Engine {
         let outside = self.outside.clone();
         let mut eye = Eye::new(&hands, &stored, &outside.stop);
         eye.strict = self.replica.position().is_some();
+        eye.watch = self.watch.as_ref();
         let root = SeenIn::Node(NodeId::ROOT);
         let looked = eye.below(&hands.root, &RelPath::ROOT, root).and_then(|_| eye.limbo());
-        let Eye { sightings, complete, unread, restless, dirs, .. } = eye;
+        let Eye { sightings, complete, unread, restless, .. } = eye;
         if let Err(error) = looked {
             tracing::warn!(%error, "the directory could not be looked at completely");
             self.disk_error = Some((format!("the directory cannot be looked at completely: {error}"), now()));
@@ -116,7 +120,9 @@ impl Engine {
         self.scanned = true;
         self.scan_due = None;
         tracing::info!(names, millis = begun.elapsed().as_millis() as u64, "looked at the directory");
-        self.watch_dirs(&dirs);
+        if std::mem::take(&mut self.confirmed) {
+            self.tell(Event::ConfirmRemovals);
+        }
         self.keep_unread(unread, restless);
         self.restore_conflicts();
         if let Some(asked) = self.waiting.hello.take()

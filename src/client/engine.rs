@@ -32,6 +32,8 @@ use std::collections::BTreeSet;
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::sync::mpsc::Receiver;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
@@ -42,6 +44,10 @@ use std::time::SystemTime;
 const TICK: Duration = Duration::from_millis(200);
 /// How long actions are done before the queue is looked at again.
 const TURN: Duration = Duration::from_millis(100);
+/// How often what nobody needs any more is removed.
+const TIDY: Duration = Duration::from_secs(10 * 60);
+/// So much of it at once.
+const TIDY_SLICE: usize = 1_000;
 /// How long what failed at the disk waits before it is tried again.
 pub(super) const RETRY: Duration = Duration::from_secs(5);
 
@@ -93,6 +99,10 @@ pub(super) struct Engine {
     pub unread_due: Option<Instant>,
     pub scanned: bool,
     pub scan_due: Option<Instant>,
+    /// A directory that was emptied is meant so.
+    pub confirmed: bool,
+    /// How often in a row the directory was not as expected, by node.
+    pub surprises: BTreeMap<NodeId, u32>,
     pub blocked: BTreeMap<NodeId, Option<Ino>>,
     pub shown: BTreeMap<NodeId, Shown>,
     pub waiting: Waiting,
@@ -118,11 +128,20 @@ pub(super) struct Engine {
     pub stopping: Option<Sender<Result<(), ClientError>>>,
     pub root_hash: Option<Hash>,
     pub ticked: Instant,
+    pub tidied: Instant,
 }
 
-/// Milliseconds since 1970; shown to people and spacing retries, deciding nothing.
+/// Milliseconds since 1970; shown to people and spacing retries, deciding nothing. Where the system's clock is set back it goes on
+/// from where it was: what waits for a time must not wait for a day.
 pub(super) fn now() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+    static LAST: Mutex<Option<(u64, Instant)>> = Mutex::new(None);
+    let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    let least = last.map_or(0, |(told, at)| told + at.elapsed().as_millis() as u64);
+    if wall >= least {
+        *last = Some((wall, Instant::now()));
+    }
+    wall.max(least)
 }
 
 fn drain<T>(queue: &Receiver<T>) -> Vec<T> {
@@ -189,6 +208,10 @@ impl Engine {
         }
         self.work()?;
         self.update_blocks();
+        if self.tidied.elapsed() >= TIDY && self.transfers == 0 && self.is_idle() {
+            self.tidied = Instant::now();
+            self.tidy()?;
+        }
         Ok(())
     }
 
@@ -306,11 +329,12 @@ impl Engine {
         if let Err(error) = self.hands.root.through(None) {
             tracing::debug!(%error, "the way through the mount");
         }
+        let mut result = Ok(());
         if let Some(mounted) = &self.mounted
             && let Err(error) = mounted.unmount()
         {
             let hint = "See what uses it with `fuser -m`, or unmount it with `fusermount3 -u`.";
-            return Err(ClientError::failed(format!("cannot unmount {}: {error}", mounted.mountpoint().display()), hint));
+            result = Err(ClientError::failed(format!("cannot unmount {}: {error}", mounted.mountpoint().display()), hint));
         }
         if !self.down
             && let Err(Fault::Store(why)) = self.flush()
@@ -319,6 +343,18 @@ impl Engine {
         }
         self.session = None;
         self.hands.close();
+        result
+    }
+
+    /// Removes bases and staged contents that nothing needs; called when nothing is under way.
+    fn tidy(&mut self) -> Result<(), Fault> {
+        if self.hands.with_store(|store| store.sweep(TIDY_SLICE))? > 0 {
+            self.kept.clear();
+        }
+        let keep = self.replica.conflicts().values().filter_map(|conflict| conflict.theirs.blob()).collect();
+        if let Err(error) = self.hands.stage.sweep(&keep) {
+            tracing::warn!(%error, "leftovers stay in the stage");
+        }
         Ok(())
     }
 }

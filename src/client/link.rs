@@ -159,8 +159,7 @@ async fn one(
         }
         Err(_) => return unconnected(lost(Closed::TimedOut)),
     };
-    let ended = talk(inputs, session, &mut hub, welcome, leaving).await;
-    match ended {
+    match talk(inputs, session, &mut hub, welcome, leaving).await {
         Ok(closed) => {
             let trouble = closed.map(|closed| Trouble::of(&lost(closed)));
             hub.connection.close(CloseCode::Bye);
@@ -171,6 +170,14 @@ async fn one(
             Err(Ending)
         }
     }
+}
+
+/// How a conversation ended.
+enum Ended {
+    Broken,
+    /// The engine does not want it any more.
+    LetGo,
+    Leaving,
 }
 
 async fn talk(
@@ -192,16 +199,17 @@ async fn talk(
         while let Some(message) = outs.recv().await {
             if let Err(error) = send.send(&message).await {
                 tracing::debug!(%error, "control stream");
-                break;
+                return Ended::Broken;
             }
         }
+        Ended::LetGo
     };
     let read = async {
         while let Ok(permit) = queued.clone().acquire_owned().await {
             match recv.recv::<ToClient>().await {
                 Ok(Some(message)) => {
                     if !inputs.send(Input::Message { session: number, message: Box::new(message), _permit: permit }) {
-                        return true;
+                        return Ended::Leaving;
                     }
                 }
                 Ok(None) => break,
@@ -214,17 +222,17 @@ async fn talk(
                 }
             }
         }
-        false
+        Ended::Broken
     };
-    let ending = tokio::select! {
-        () = write => false,
-        ending = read => ending,
-        _ = leaving.changed() => true,
+    let ended = tokio::select! {
+        ended = write => ended,
+        ended = read => ended,
+        _ = leaving.changed() => Ended::Leaving,
     };
-    if ending {
-        return Err(Ending);
+    match ended {
+        Ended::Leaving => Err(Ending),
+        Ended::LetGo => Ok(None),
+        // A stream may end a moment before the connection does, which says why.
+        Ended::Broken => Ok(tokio::time::timeout(Duration::from_secs(1), connection.closed()).await.ok()),
     }
-    // A stream may end a moment before the connection does, which says why.
-    let closed = tokio::time::timeout(Duration::from_secs(1), connection.closed()).await;
-    Ok(closed.ok())
 }

@@ -7,6 +7,7 @@ use crate::fs::observe::LookKind;
 use crate::fs::observe::Reading;
 use crate::fs::path::RelPath;
 use crate::fs::root::Root;
+use crate::fs::watch::Watch;
 use crate::merge::replica::Look;
 use crate::merge::replica::SeenIn;
 use crate::merge::replica::Sighting;
@@ -17,6 +18,9 @@ use crate::model::Hash;
 use crate::model::Kind;
 use crate::model::Name;
 use crate::model::NodeId;
+use rustix::fs::Mode;
+use rustix::fs::OFlags;
+use rustix::fs::ResolveFlags;
 use std::io;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
@@ -45,8 +49,8 @@ pub(super) struct Eye<'a> {
     pub unread: Vec<(RelPath, String)>,
     /// Files that changed while they were read.
     pub restless: Vec<RelPath>,
-    /// Directories seen, with their inodes.
-    pub dirs: Vec<(RelPath, u64)>,
+    /// Watches every directory before it is listed, so that nothing comes in between unseen.
+    pub watch: Option<&'a Watch>,
 }
 
 impl<'a> Eye<'a> {
@@ -60,7 +64,7 @@ impl<'a> Eye<'a> {
             complete: Vec::new(),
             unread: Vec::new(),
             restless: Vec::new(),
-            dirs: Vec::new(),
+            watch: None,
         }
     }
 
@@ -129,14 +133,15 @@ impl<'a> Eye<'a> {
         let at = self.sightings.len();
         self.sightings.push(Sighting { dir, name: name.clone(), look: Some(look) });
         if kind == Kind::Dir {
-            let marks = (self.complete.len(), self.dirs.len());
-            self.dirs.push((path.clone(), fingerprint.ino));
+            let mark = self.complete.len();
+            if let Some(watch) = self.watch {
+                watch_dir(root, watch, path, fingerprint.ino);
+            }
             let seen = self.below(root, path, SeenIn::Sighting(at))?;
             let is_new = !self.known.is_dir(fingerprint.dev, fingerprint.ino);
             if is_new && seen == Below::OnlyIgnored {
                 self.sightings.truncate(at);
-                self.complete.truncate(marks.0);
-                self.dirs.truncate(marks.1);
+                self.complete.truncate(mark);
             }
         }
         Ok(())
@@ -196,13 +201,24 @@ impl<'a> Eye<'a> {
             self.sightings.push(Sighting { dir, name: limbo_name(node), look: Some(look) });
             if kind == Kind::Dir {
                 let inside = Root::open(&at)?;
-                let dirs = self.dirs.len();
                 self.below(&inside, &RelPath::ROOT, SeenIn::Sighting(index))?;
-                // Their paths are not those of the root.
-                self.dirs.truncate(dirs);
             }
         }
         Ok(())
+    }
+}
+
+/// Watches the directory at a path for what happens past the mount.
+pub(super) fn watch_dir(root: &Root, watch: &Watch, path: &RelPath, ino: u64) {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+    let bytes = if path.is_root() { b".".to_vec() } else { path.to_bytes() };
+    match rustix::fs::openat2(root.dir(), bytes, flags, Mode::empty(), resolve) {
+        Ok(dir) => {
+            // It says once, itself, that it could not.
+            watch.add(dir, ino);
+        }
+        Err(error) => tracing::debug!(%error, %path, "a directory is not watched"),
     }
 }
 

@@ -22,9 +22,6 @@ use crate::model::Kind;
 use crate::model::Name;
 use crate::model::NodeId;
 use crate::model::Place;
-use rustix::fs::Mode;
-use rustix::fs::OFlags;
-use rustix::fs::ResolveFlags;
 use std::collections::BTreeSet;
 use std::time::Duration;
 use std::time::Instant;
@@ -211,6 +208,7 @@ impl Engine {
         let hands = self.hands.clone();
         let outside = self.outside.clone();
         let mut eye = Eye::new(&hands, &self.replica, &outside.stop);
+        eye.watch = self.watch.as_ref();
         let mut queue: Vec<(NodeId, Name)> = spots.iter().cloned().collect();
         let mut told = spots;
         let mut failed: Vec<((NodeId, Name), String)> = Vec::new();
@@ -241,7 +239,7 @@ impl Engine {
                 }
             }
             let seen = SeenIn::Node(parent);
-            let marks = (eye.sightings.len(), eye.complete.len(), eye.dirs.len());
+            let marks = (eye.sightings.len(), eye.complete.len());
             let sighted = match look {
                 Some(look) if look.kind == Kind::Dir && known_here => {
                     eye.sightings.push(crate::merge::replica::Sighting { dir: seen, name: name.clone(), look: Some(look) });
@@ -252,15 +250,13 @@ impl Engine {
             if let Err(error) = sighted {
                 eye.sightings.truncate(marks.0);
                 eye.complete.truncate(marks.1);
-                eye.dirs.truncate(marks.2);
                 failed.push(((parent, name), error.to_string()));
             }
         }
         if limbo && let Err(error) = eye.limbo() {
             tracing::warn!(%error, "the staging directory cannot be looked at");
         }
-        let Eye { sightings, complete, unread, restless, dirs, .. } = eye;
-        self.watch_dirs(&dirs);
+        let Eye { sightings, complete, unread, restless, .. } = eye;
         for place in &told {
             self.unread.remove(place);
         }
@@ -307,23 +303,5 @@ impl Engine {
         }
         self.unread_due = Some(Instant::now() + RETRY);
         self.observe(self.unread.keys().cloned().collect());
-    }
-
-    /// Watches directories for what happens past the mount.
-    pub fn watch_dirs(&self, dirs: &[(RelPath, u64)]) {
-        let Some(watch) = &self.watch else { return };
-        for (path, ino) in dirs {
-            self.watch_dir(watch, path, *ino);
-        }
-    }
-
-    fn watch_dir(&self, watch: &crate::fs::watch::Watch, path: &RelPath, ino: u64) {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-        let bytes = if path.is_root() { b".".to_vec() } else { path.to_bytes() };
-        match rustix::fs::openat2(self.hands.root.dir(), bytes, flags, Mode::empty(), resolve) {
-            Ok(dir) => drop(watch.add(dir, ino)),
-            Err(error) => tracing::debug!(%error, %path, "a directory is not watched"),
-        }
     }
 }

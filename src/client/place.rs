@@ -1,6 +1,7 @@
 //! From a step of the replica to one atomic change of the directory.
 
 use super::engine::Engine;
+use super::look::watch_dir;
 use crate::fs::observe;
 use crate::fs::path::RelPath;
 use crate::fs::place::PlaceError;
@@ -15,9 +16,27 @@ use crate::model::Hash;
 use crate::model::Kind;
 use crate::model::NodeId;
 
+/// So often in a row a step may meet another directory than expected before it waits.
+const SURPRISES: u32 = 10;
+
 impl Engine {
     /// Does one step; what is there then.
     pub fn place(&mut self, node: NodeId, step: &Step) -> Result<Option<Look>, PlaceFailure> {
+        match self.try_place(node, step) {
+            Err(PlaceFailure::Changed) => {
+                let times = self.surprises.entry(node).or_default();
+                *times += 1;
+                // Looking again does not help for the moment: what the mount shows may be a second old.
+                Err(if times.is_multiple_of(SURPRISES) { PlaceFailure::Busy } else { PlaceFailure::Changed })
+            }
+            outcome => {
+                self.surprises.remove(&node);
+                outcome
+            }
+        }
+    }
+
+    fn try_place(&mut self, node: NodeId, step: &Step) -> Result<Option<Look>, PlaceFailure> {
         let local = self.replica.local(node).cloned();
         let placement = self.placement(node, step, local.as_ref())?;
         match self.placer.place(&placement) {
@@ -37,9 +56,9 @@ impl Engine {
                 }
                 if now.kind() == Some(Kind::Dir)
                     && let Step::Create { place, .. } = step
-                    && let Some(path) = self.path_of(place)
+                    && let (Some(path), Some(watch)) = (self.path_of(place), &self.watch)
                 {
-                    self.watch_dirs(&[(path, now.fingerprint.ino)]);
+                    watch_dir(&self.hands.root, watch, &path, now.fingerprint.ino);
                 }
                 let Some(kind) = now.kind() else { return Err(PlaceFailure::Changed) };
                 Ok(Some(Look { kind, content, attrs: now.attrs, fingerprint: now.fingerprint }))

@@ -12,6 +12,7 @@ use super::inputs::Inputs;
 use super::link;
 use super::link::Terms;
 use super::link::Trouble;
+use super::look::watch_dir;
 use super::status::ClientStatus;
 use super::texts::Waiting;
 use crate::admin::KeyPair;
@@ -195,7 +196,7 @@ impl Client {
         let store = open_store(&state_dir)?;
         let state =
             store.load().map_err(|error| ClientError::failed(format!("the client's state cannot be read: {error}"), disk))?;
-        core::check_root(&root, &store, &state, settings.accept_empty)?;
+        let confirmed = core::check_root(&root, &store, &state, settings.accept_empty)?;
         let stage = Arc::new(Stage::open(&root).map_err(failed("the staging directory cannot be used", disk))?);
         let gate = Arc::new(Gate::new());
         let hands = Arc::new(Hands::new(root.clone(), stage.clone(), gate.clone(), store));
@@ -204,6 +205,7 @@ impl Client {
             .map_err(|error| ClientError::failed(error, "Make a new key with `syncfs key generate`."))?;
         let runtime = Builder::new_multi_thread().worker_threads(2).thread_name("syncfs-net").enable_all().build();
         let runtime = runtime.map_err(failed("no threads for the network", "Look at the system's limits."))?;
+        let handle = runtime.handle().clone();
         let (inputs, queue, notes) = Inputs::new();
         let outside = Arc::new(Outside {
             stop: AtomicBool::new(false),
@@ -243,6 +245,8 @@ impl Client {
             unread_due: None,
             scanned: false,
             scan_due: None,
+            confirmed,
+            surprises: BTreeMap::new(),
             blocked: BTreeMap::new(),
             shown: BTreeMap::new(),
             waiting: Waiting::default(),
@@ -262,29 +266,32 @@ impl Client {
             stopping: None,
             root_hash: None,
             ticked: past,
+            tidied: Instant::now(),
         };
         engine.tell(staged);
-        engine.watch_dirs(&[(RelPath::ROOT, engine.hands.root.identity().1)]);
+        if let Some(watch) = &engine.watch {
+            watch_dir(&engine.hands.root, watch, &RelPath::ROOT, engine.hands.root.identity().1);
+        }
+        let control = control::serve(socket, inputs.clone())?;
         let thread = std::thread::Builder::new().name("syncfs-engine".into()).stack_size(STACK);
         let thread =
             thread.spawn(move || engine.run()).map_err(failed("no thread for the engine", "Look at the system's limits."))?;
-        let control = control::serve(socket, inputs.clone())?;
         let (leave, leaving) = watch::channel(false);
-        let terms = Arc::new(Terms { hub: settings.hub.clone(), identity, pins: settings.pins });
-        let (handle, link_inputs, poke) = (runtime.handle().clone(), inputs.clone(), outside.poke.clone());
-        let link = std::thread::Builder::new().name("syncfs-link".into());
-        let link = link.spawn(move || handle.block_on(link::run(terms, link_inputs, poke, leaving)));
-        let link = link.map_err(failed("no thread for the connection", "Look at the system's limits."))?;
-        Ok(Self {
-            inputs,
-            outside,
+        let mut client = Self {
+            inputs: inputs.clone(),
+            outside: outside.clone(),
             engine: Some(thread),
             control: Some(control),
             leave,
-            link: Some(link),
+            link: None,
             runtime: Some(runtime),
-            hub: settings.hub,
-        })
+            hub: settings.hub.clone(),
+        };
+        let terms = Arc::new(Terms { hub: settings.hub, identity, pins: settings.pins });
+        let link = std::thread::Builder::new().name("syncfs-link".into());
+        let link = link.spawn(move || handle.block_on(link::run(terms, inputs, outside.poke.clone(), leaving)));
+        client.link = Some(link.map_err(failed("no thread for the connection", "Look at the system's limits."))?);
+        Ok(client)
     }
 
     /// How everything stands. Every change whose system call had returned is known; while the engine is busy with a long look at the
@@ -335,9 +342,11 @@ impl Client {
         let joined = engine.join();
         drop(self.control.take());
         self.leave.send_replace(true);
-        if let (Some(runtime), Some(link)) = (self.runtime.take(), self.link.take()) {
+        if let Some(link) = self.link.take() {
             // It says farewell, for two seconds at most; a defect in it was its own.
             let _ = link.join();
+        }
+        if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_timeout(FAREWELL);
         }
         joined.map_err(|_| ClientError::failed("the engine met a defect", "Start again; nothing that was saved is lost."))?;
