@@ -135,3 +135,111 @@ fn merge_paths(base: &Path, ours: &Path, theirs: &Path) -> Result<Timed, String>
         },
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tempfile::TempDir;
+
+    fn folder(ours: &str, base: &str, theirs: &str) -> TempDir {
+        let dir = TempDir::new().expect("temporary directory");
+        for (name, text) in [("ours", ours), ("base", base), ("theirs", theirs)] {
+            fs::write(dir.path().join(name), text).expect("test file");
+        }
+        dir
+    }
+
+    fn once(dir: &TempDir, print: bool) -> (u8, String, String) {
+        let path = |name: &str| dir.path().join(name);
+        let asked = MergeFile::Once { ours: path("ours"), base: path("base"), theirs: path("theirs"), print };
+        let (mut output, mut errors) = (Vec::new(), Vec::new());
+        let code = run(&asked, io::empty(), &mut output, &mut errors);
+        (code, String::from_utf8_lossy(&output).into_owned(), String::from_utf8_lossy(&errors).into_owned())
+    }
+
+    fn read(dir: &TempDir, name: &str) -> String {
+        fs::read_to_string(dir.path().join(name)).expect("test file")
+    }
+
+    #[test]
+    /// Without -p a clean merge goes into OURS and exits with 0, as git has it.
+    fn clean_into_ours() {
+        let dir = folder("hello to the world", "hello world", "say hello world");
+        assert_eq!(once(&dir, false), (0, String::new(), String::new()));
+        assert_eq!(read(&dir, "ours"), "say hello to the world");
+    }
+
+    #[test]
+    /// With -p the result is printed and OURS stays as it was.
+    fn clean_to_standard_output() {
+        let dir = folder("hello to the world", "hello world", "say hello world");
+        assert_eq!(once(&dir, true), (0, "say hello to the world".to_owned(), String::new()));
+        assert_eq!(read(&dir, "ours"), "hello to the world");
+    }
+
+    #[test]
+    /// The exit code is the number of conflicts, and the markers name the files.
+    fn conflicts_are_counted() {
+        let dir =
+            folder("a red cat\n\nstays\n\na red dog\n", "a big cat\n\nstays\n\na big dog\n", "a wet cat\n\nstays\n\na wet dog\n");
+        let (code, output, _) = once(&dir, true);
+        assert_eq!(code, 2);
+        assert_eq!(output.matches("<<<<<<< ").count(), 2);
+        assert!(output.contains(&format!(">>>>>>> {}", dir.path().join("theirs").display())));
+    }
+
+    #[test]
+    /// More conflicts than an exit code can say are 127.
+    fn many_conflicts_are_127() {
+        let text = |word: &str| (0..200).map(|at| format!("the {word} {at}\n\nstays as it is\n\n")).collect::<String>();
+        let dir = folder(&text("red"), &text("big"), &text("wet"));
+        assert_eq!(once(&dir, true).0, 127);
+    }
+
+    #[test]
+    /// A binary file is an error that leaves OURS alone.
+    fn binary_is_an_error() {
+        let dir = folder("a\0", "b", "c");
+        let (code, _, errors) = once(&dir, false);
+        assert_eq!(code, 255);
+        assert!(errors.contains("not text"), "{errors}");
+        assert_eq!(read(&dir, "ours"), "a\0");
+    }
+
+    #[test]
+    /// A file that is not there is an error that names it.
+    fn missing_file_is_an_error() {
+        let dir = folder("a", "b", "c");
+        fs::remove_file(dir.path().join("base")).expect("test file");
+        let (code, _, errors) = once(&dir, false);
+        assert_eq!(code, 255);
+        assert!(errors.contains("base"), "{errors}");
+    }
+
+    #[test]
+    /// A batch answers every line in order, whatever became of the one before.
+    fn batch_answers_in_order() {
+        let dir = folder("hello to the world", "hello world", "say hello world");
+        let line = |id: &str, theirs: &str| {
+            let path = |name: &str| dir.path().join(name).display().to_string();
+            serde_json::json!({"id": id, "base": path("base"), "ours": path("ours"), "theirs": path(theirs), "out": path("out")})
+                .to_string()
+        };
+        let input = [line("1", "missing"), line("2", "theirs")].join("\n");
+        let mut output = Vec::new();
+        assert_eq!(run(&MergeFile::Batch, input.as_bytes(), &mut output, io::sink()), 0);
+        let answers: Vec<serde_json::Value> =
+            String::from_utf8_lossy(&output).lines().map(|line| serde_json::from_str(line).expect("an answer is JSON")).collect();
+        let said: Vec<_> = answers.iter().map(|answer| (answer["id"].as_str(), answer["status"].as_str())).collect();
+        assert_eq!(said, [(Some("1"), Some("error")), (Some("2"), Some("clean"))]);
+        assert_eq!(read(&dir, "out"), "say hello to the world");
+    }
+
+    #[test]
+    /// A batch line that is no request ends the batch with an error.
+    fn batch_refuses_nonsense() {
+        let mut errors = Vec::new();
+        assert_eq!(run(&MergeFile::Batch, "nonsense".as_bytes(), io::sink(), &mut errors), 255);
+        assert!(String::from_utf8_lossy(&errors).contains("not a request"));
+    }
+}

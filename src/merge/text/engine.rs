@@ -79,9 +79,8 @@ fn words(texts: [&str; 3], at: [usize; 3], prose: bool, out: &mut Parts) {
 fn settled_lines([base, ours, theirs]: [&str; 3]) -> Option<String> {
     let mut cutter = Cutter::new();
     let three = Three { base: cutter.lines(base), ours: cutter.lines(ours), theirs: cutter.lines(theirs) };
-    let edits = |side: &Tokens<'_>| settled(&diff(&three.base.ids, &side.ids, cutter.kinds()), three.base.ids.len());
     let mut text = String::new();
-    for stretch in weave(&three.sides(), &edits(&three.ours), &edits(&three.theirs), |_| true) {
+    for stretch in three.weave_settled(cutter.kinds()) {
         match stretch {
             Stretch::Clash { .. } => return None,
             sure => text.push_str(three.text(&sure)),
@@ -129,14 +128,25 @@ fn grows(short: &[Token], long: &[Token]) -> bool {
     short.len() <= long.len() && front + back >= short.len()
 }
 
+/// Everything between the lines that all three texts share at both ends as one place to be decided.
+pub(super) fn uncertain(texts: [&str; 3]) -> Vec<Part> {
+    let mut out = Parts::default();
+    out.clash(texts, [0; 3]);
+    out.parts
+}
+
 fn shift(range: Range<usize>, by: usize) -> Range<usize> {
     range.start + by..range.end + by
 }
 
-struct Three<'a> {
-    base: Tokens<'a>,
-    ours: Tokens<'a>,
-    theirs: Tokens<'a>,
+/// Three texts cut with one cutter.
+pub(super) struct Three<'a> {
+    /// The common ancestor.
+    pub base: Tokens<'a>,
+    /// One side.
+    pub ours: Tokens<'a>,
+    /// The other side.
+    pub theirs: Tokens<'a>,
 }
 
 impl Three<'_> {
@@ -144,9 +154,16 @@ impl Three<'_> {
         Sides { base: &self.base.ids, ours: &self.ours.ids, theirs: &self.theirs.ids }
     }
 
-    fn weave(&self, kinds: u32, apart: impl Fn(&Near<'_>) -> bool) -> Vec<Stretch> {
+    /// The weave of the two sides; `kinds` is the number of different tokens in all three.
+    pub fn weave(&self, kinds: u32, apart: impl Fn(&Near<'_>) -> bool) -> Vec<Stretch> {
         let sides = self.sides();
         weave(&sides, &diff(sides.base, sides.ours, kinds), &diff(sides.base, sides.theirs, kinds), apart)
+    }
+
+    /// The weave of edits that each stand at the end of their reach.
+    pub fn weave_settled(&self, kinds: u32) -> Vec<Stretch> {
+        let edits = |side: &Tokens<'_>| settled(&diff(&self.base.ids, &side.ids, kinds), self.base.ids.len());
+        weave(&self.sides(), &edits(&self.ours), &edits(&self.theirs), |_| true)
     }
 
     /// A clash where one side inserted words and the other the same words and more: the longer one holds both.
@@ -166,7 +183,7 @@ impl Three<'_> {
     fn text(&self, stretch: &Stretch) -> &str {
         match stretch {
             Stretch::Base(range) => self.base.text(range),
-            Stretch::Ours(range) => self.ours.text(range),
+            Stretch::Ours(range) | Stretch::Both(range) => self.ours.text(range),
             Stretch::Theirs(range) => self.theirs.text(range),
             Stretch::Clash { .. } => "",
         }

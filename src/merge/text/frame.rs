@@ -28,8 +28,10 @@ impl<'a> Framed<'a> {
         let boms = texts.map(|text| text.starts_with(BOM));
         let cut = boms.map(|bom| if bom { BOM.len_utf8() } else { 0 });
         let bare = [0, 1, 2].map(|at| &texts[at][cut[at]..]);
+        // A carriage return at the very end would become part of the line end that completes it, so such texts stay as they are.
+        let bound = bare.iter().any(|text| text.ends_with('\r'));
         // An empty text has no last line, so it says nothing about it.
-        let open = bare.map(|text| if text.is_empty() { None } else { Some(!text.ends_with('\n')) });
+        let open = bare.map(|text| if text.is_empty() { None } else { Some(!bound && !text.ends_with('\n')) });
         let base_open = open[0].or(open[1]).or(open[2]).unwrap_or(false);
         let base_open = if open[0].is_none() && open[1] != open[2] { false } else { base_open };
         let last_open = decide(base_open, open[1].unwrap_or(base_open), open[2].unwrap_or(base_open));
@@ -41,14 +43,18 @@ impl<'a> Framed<'a> {
         Self { bodies, cut, bom: decide(boms[0], boms[1], boms[2]), last_line_end: !last_open }
     }
 
-    /// The file for a merged body.
-    pub fn close(&self, body: &str) -> String {
-        let mut out = String::with_capacity(body.len() + BOM.len_utf8());
+    /// The file for a merged body; `None` if what is taken off it stands there twice, so that the file would say something else.
+    pub fn close(&self, body: &str) -> Option<String> {
+        let inner = if self.last_line_end { body } else { open_end(body) };
+        if (!self.last_line_end && inner.ends_with('\n')) || (!self.bom && inner.starts_with(BOM)) {
+            return None;
+        }
+        let mut out = String::with_capacity(inner.len() + BOM.len_utf8());
         if self.bom {
             out.push(BOM);
         }
-        out.push_str(if self.last_line_end { body } else { open_end(body) });
-        out
+        out.push_str(inner);
+        Some(out)
     }
 
     /// Whether the merged file starts with a byte order mark.

@@ -33,7 +33,8 @@ fn holds(line: &[u8], sign: &[u8]) -> bool {
 fn running_words(line: &[u8]) -> usize {
     let spaces = line.windows(3).filter(|near| near[1] == b' ' && is_letter(near[0]) && is_letter(near[2])).count();
     let other = line.iter().filter(|byte| !byte.is_ascii()).count() / 6;
-    let lone = line.iter().all(|byte| byte.is_ascii_alphabetic() || !byte.is_ascii());
+    let bare = line.strip_suffix(b":").or(line.strip_suffix(b".")).unwrap_or(line);
+    let lone = bare.iter().all(|byte| byte.is_ascii_alphabetic() || !byte.is_ascii());
     spaces + other + usize::from(lone)
 }
 

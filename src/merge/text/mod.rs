@@ -5,6 +5,7 @@
 //! all of them; the same edit on both sides is made once. In prose one unchanged token between two edits is enough, in code two
 //! unchanged words are wanted. What is uncertain is a conflict, never a guess.
 
+mod contain;
 mod diff;
 mod engine;
 mod frame;
@@ -16,8 +17,11 @@ mod weave;
 #[cfg(test)]
 mod tests;
 
+use contain::holder;
+use contain::longer;
 use engine::Part;
 use engine::merge_parts;
+use engine::uncertain;
 use frame::Framed;
 use frame::one_style;
 use frame::open_end;
@@ -82,34 +86,59 @@ fn text(bytes: &[u8]) -> Option<&str> {
 }
 
 fn merge_text(texts: [&str; 3]) -> Merge {
-    let framed = Framed::new(texts);
-    let [base, ours, theirs] = framed.bodies.each_ref().map(|body| body.as_ref());
-    if let Some((plain, crlf)) = one_style([base, ours, theirs])
-        && let Some(body) = clean([&plain[0], &plain[1], &plain[2]])
-    {
-        let body = if crlf { body.replace('\n', "\r\n") } else { body };
-        return Merge::Clean(framed.close(&body).into_bytes());
-    }
-    let parts = merge_parts(base, ours, theirs);
-    match whole(parts) {
-        Ok(body) => Merge::Clean(framed.close(&body).into_bytes()),
-        Err(parts) => Merge::Conflict(conflict(texts, &framed, parts)),
-    }
+    let [base, ours, theirs] = texts;
+    let parts = match merge_framed(texts) {
+        Ok(merged) => {
+            // Whoever merges the result with a parent again, after a crash or out of order, must never get another text.
+            let different = |ours: &str, theirs: &str| merge_framed([base, ours, theirs]).is_ok_and(|again| again != merged);
+            if !different(&merged, theirs) && !different(ours, &merged) {
+                return Merge::Clean(merged.into_bytes());
+            }
+            uncertain(Framed::new(texts).bodies.each_ref().map(|body| body.as_ref()))
+        }
+        Err(parts) => parts,
+    };
+    Merge::Conflict(conflict(texts, &Framed::new(texts), parts))
 }
 
-/// The merged body, if there is nothing to be decided.
-fn clean(bodies: [&str; 3]) -> Option<String> {
-    let [base, ours, theirs] = bodies;
+/// The merged text, or the parts of its body that are certain and those that are not.
+fn merge_framed(texts: [&str; 3]) -> Result<String, Vec<Part>> {
+    let [base, ours, theirs] = texts;
     if ours == theirs || theirs == base {
-        return Some(ours.to_owned());
+        return Ok(ours.to_owned());
     }
     if ours == base {
-        return Some(theirs.to_owned());
+        return Ok(theirs.to_owned());
     }
-    whole(merge_parts(base, ours, theirs)).ok()
+    let framed = Framed::new(texts);
+    let bodies = framed.bodies.each_ref().map(|body| body.as_ref());
+    if let Some((plain, crlf)) = one_style(bodies)
+        && let Ok(body) = merge_once(plain.each_ref().map(String::as_str))
+    {
+        let body = if crlf { body.replace('\n', "\r\n") } else { body };
+        if let Some(text) = framed.close(&body) {
+            return Ok(text);
+        }
+    }
+    framed.close(&merge_once(bodies)?).ok_or_else(|| uncertain(bodies))
 }
 
-fn whole(mut parts: Vec<Part>) -> Result<String, Vec<Part>> {
+/// The merged body, or the parts of it that are certain and those that are not.
+fn merge_once([base, ours, theirs]: [&str; 3]) -> Result<String, Vec<Part>> {
+    if ours == theirs || theirs == base {
+        return Ok(ours.to_owned());
+    }
+    if ours == base {
+        return Ok(theirs.to_owned());
+    }
+    if base.is_empty() {
+        // Two files added at one path: nothing was agreed on, so only a file that is the other one plus insertions holds both.
+        return longer(ours, theirs).map(str::to_owned).ok_or_else(|| uncertain([base, ours, theirs]));
+    }
+    if let Some(all) = holder(base, ours, theirs) {
+        return Ok(all.to_owned());
+    }
+    let mut parts = merge_parts(base, ours, theirs);
     match parts.as_mut_slice() {
         [] => Ok(String::new()),
         [Part::Text(text)] => Ok(std::mem::take(text)),

@@ -3,6 +3,8 @@
 use imara_diff::Interner;
 use imara_diff::Token;
 use std::ops::Range;
+use unicode_segmentation::GraphemeIndices;
+use unicode_segmentation::UWordBoundIndices;
 use unicode_segmentation::UnicodeSegmentation;
 
 /// One text as a sequence of tokens that cover it without a gap.
@@ -76,7 +78,7 @@ impl<'a> Cutter<'a> {
 /// between two letters or digits: scripts without spaces would fall apart into characters, and a character is no word.
 struct Words<'a> {
     text: &'a str,
-    bounds: unicode_segmentation::UWordBoundIndices<'a>,
+    bounds: UWordBoundIndices<'a>,
     clusters: Clusters<'a>,
     start: usize,
 }
@@ -118,29 +120,24 @@ fn dotted(word: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Bounds of grapheme clusters, asked in ascending order.
-enum Clusters<'a> {
-    /// Every bound of a word is one.
-    Plain,
-    /// The bounds that come next.
-    Mixed { next: unicode_segmentation::GraphemeIndices<'a>, end: usize },
+struct Clusters<'a> {
+    /// The clusters that come next; `None` for ASCII, where every bound of a word is one of a cluster.
+    next: Option<GraphemeIndices<'a>>,
+    end: usize,
 }
 
 impl<'a> Clusters<'a> {
     fn of(text: &'a str) -> Self {
-        if text.is_ascii() { Self::Plain } else { Self::Mixed { next: text.grapheme_indices(true), end: 0 } }
+        Self { next: (!text.is_ascii()).then(|| text.grapheme_indices(true)), end: 0 }
     }
 
     fn bound(&mut self, at: usize) -> bool {
-        match self {
-            Self::Plain => true,
-            Self::Mixed { next, end } => {
-                while *end < at
-                    && let Some((start, cluster)) = next.next()
-                {
-                    *end = start + cluster.len();
-                }
-                *end == at
-            }
+        let Some(next) = &mut self.next else { return true };
+        while self.end < at
+            && let Some((start, cluster)) = next.next()
+        {
+            self.end = start + cluster.len();
         }
+        self.end == at
     }
 }

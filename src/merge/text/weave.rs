@@ -7,6 +7,7 @@
 
 use super::diff::Edit;
 use imara_diff::Token;
+use std::cmp::Ordering;
 use std::ops::Range;
 
 /// A stretch of the result, in tokens.
@@ -14,10 +15,12 @@ use std::ops::Range;
 pub(super) enum Stretch {
     /// Both sides kept these base tokens.
     Base(Range<usize>),
-    /// These tokens of ours stand; theirs has the base here, or the same tokens.
+    /// These tokens of ours stand; theirs has the base here.
     Ours(Range<usize>),
     /// These tokens of theirs stand; ours has the base here.
     Theirs(Range<usize>),
+    /// Both sides changed this alike, to these tokens of ours.
+    Both(Range<usize>),
     /// Both changed this and not alike.
     Clash {
         /// Base tokens.
@@ -67,10 +70,12 @@ pub(super) fn weave(sides: &Sides<'_>, ours: &[Edit], theirs: &[Edit], apart: im
         let (o, t) = (&ours[group.ours.clone()], &theirs[group.theirs.clone()]);
         let mine = at.ours..at.ours + length(group.start..group.end, o);
         let other = at.theirs..at.theirs + length(group.start..group.end, t);
-        out.push(if t.is_empty() || sides.ours[mine.clone()] == sides.theirs[other.clone()] {
+        out.push(if t.is_empty() {
             Stretch::Ours(mine.clone())
         } else if o.is_empty() {
             Stretch::Theirs(other.clone())
+        } else if sides.ours[mine.clone()] == sides.theirs[other.clone()] {
+            Stretch::Both(mine.clone())
         } else {
             Stretch::Clash { base: group.start..group.end, ours: mine.clone(), theirs: other.clone() }
         });
@@ -178,25 +183,33 @@ fn group(sides: &Sides<'_>, ours: &[Edit], theirs: &[Edit], apart: impl Fn(&Near
             (i, j) = (i + 1, j + 1);
             continue;
         }
-        let mine = match (ours.get(i), theirs.get(j)) {
-            (Some(o), Some(t)) => (o.reach.start, o.reach.end) <= (t.reach.start, t.reach.end),
-            (o, _) => o.is_some(),
+        let order = match (ours.get(i), theirs.get(j)) {
+            (Some(o), Some(t)) => (o.reach.start, o.reach.end).cmp(&(t.reach.start, t.reach.end)),
+            (Some(_), None) => Ordering::Less,
+            (None, _) => Ordering::Greater,
         };
-        let (edit, side) = if mine { (&ours[i], 0) } else { (&theirs[j], 1) };
-        let mut new = Group { ours: i..i, theirs: j..j, start: edit.base.start, end: edit.base.end };
-        if mine {
-            new.ours.end += 1;
-            i += 1;
-        } else {
-            new.theirs.end += 1;
-            j += 1;
+        // Edits with one reach meet each other; taking them together keeps the result the same when the sides change places.
+        let o = ours.get(i).filter(|_| order.is_le());
+        let t = theirs.get(j).filter(|_| order.is_ge());
+        let mut new = Group { ours: i..i, theirs: j..j, start: usize::MAX, end: 0 };
+        let mut first = None;
+        for (edit, other, ours_left) in [(o, far[1], false), (t, far[0], true)] {
+            let Some(edit) = edit else { continue };
+            let met = other.filter(|before| before.meets(edit, ours_left, &apart));
+            let end = if let Some(before) = met { edit.reach.end.max(before.reach) } else { edit.base.end };
+            new.start = new.start.min(edit.base.start);
+            new.end = new.end.max(if order.is_eq() { end.max(edit.reach.end) } else { end });
+            first = met.map(|before| before.first).into_iter().chain(first).min();
         }
-        let met = far[1 - side].filter(|before| before.meets(edit, !mine, &apart));
-        if let Some(before) = met {
-            new.end = edit.reach.end.max(before.reach);
+        new.ours.end += usize::from(o.is_some());
+        new.theirs.end += usize::from(t.is_some());
+        (i, j) = (new.ours.end, new.theirs.end);
+        push(&mut groups, new, first, &mut far);
+        for (side, edit) in [o, t].into_iter().enumerate() {
+            if let Some(edit) = edit {
+                far[side] = Some(Far::after(edit, groups.len() - 1, far[side]));
+            }
         }
-        push(&mut groups, new, met.map(|before| before.first), &mut far);
-        far[side] = Some(Far::after(edit, groups.len() - 1, far[side]));
     }
     groups
 }
