@@ -7,6 +7,9 @@ use super::failure::Code;
 use super::failure::Failure;
 use super::failure::one_line;
 use crate::model::STATE_DIR;
+use rustix::fs::FlockOperation;
+use rustix::fs::flock;
+use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::fs::DirBuilder;
 use std::fs::File;
@@ -16,6 +19,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::path::PathBuf;
+use std::time::Duration;
+use std::time::Instant;
+
+/// How long, and how often, a process that is ending is waited for.
+const PATIENCE: Duration = Duration::from_secs(15);
+const AGAIN: Duration = Duration::from_millis(20);
 
 /// `$XDG_STATE_HOME/syncfs` or `~/.local/state/syncfs`; it need not exist.
 ///
@@ -84,6 +93,37 @@ impl StateDir {
     /// A path to `name` in it that leads underneath whatever is mounted over it since, in this process only.
     pub fn inside(&self, name: &str) -> PathBuf {
         format!("/proc/self/fd/{}/{name}", self.open.as_raw_fd()).into()
+    }
+
+    /// Claims it until this value is dropped or the process ends. A process that is just ending is waited for.
+    ///
+    /// # Errors
+    /// When another process keeps it.
+    pub fn claim(&self) -> Result<(), Failure> {
+        let until = Instant::now() + PATIENCE;
+        while let Err(errno) = flock(&self.open, FlockOperation::NonBlockingLockExclusive) {
+            if errno != Errno::WOULDBLOCK {
+                return Err(at(&self.path)(errno.into()));
+            }
+            if Instant::now() > until {
+                let sentence = format!("another process works with the state in {}", self.path.display());
+                return Err(Failure::new(
+                    Code::Refused,
+                    sentence,
+                    "See what `syncfs status` says, or wait for a `syncfs sync` to end.",
+                ));
+            }
+            std::thread::sleep(AGAIN);
+        }
+        Ok(())
+    }
+
+    /// Waits until nobody has claimed it.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn wait_until_free(&self) -> io::Result<()> {
+        Ok(flock(&self.open, FlockOperation::LockShared)?)
     }
 
     /// Makes the names in it durable.

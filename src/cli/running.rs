@@ -46,6 +46,7 @@ impl Running {
     /// What either says; nothing runs then.
     pub fn start(setup: Setup, mount: Option<MountOptions>, accept_empty: bool) -> Result<Self, Failure> {
         let Setup { dir, state, key, mut config, unproven } = setup;
+        state.claim()?;
         let embedded = config.embedded.clone();
         let first = embedded.is_some() && config.hub_keys.is_empty();
         let remembered = config.clone();

@@ -73,6 +73,21 @@ fn every_way_to_end_is_clean() {
     }
 }
 
+/// What was unmounted can be mounted at once: with the mount its hub has ended too.
+#[test]
+fn mounted_again_at_once() {
+    let world = World::new();
+    world.run("mount notes --listen 127.0.0.1:0").code(0);
+    for _ in 0..3 {
+        world.run("unmount notes").code(0);
+        world.run("mount notes").code(0);
+    }
+    let done = Command::new("fusermount3").arg("-u").arg(world.path("notes")).status().unwrap();
+    assert!(done.success());
+    world.run("mount notes").code(0);
+    world.run("unmount notes").code(0);
+}
+
 /// What is asked from inside the directory needs no name of it.
 #[test]
 fn asked_from_inside() {
