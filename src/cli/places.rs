@@ -17,11 +17,14 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
 use std::time::Instant;
 
+/// The file that the process that works with a state has claimed.
+const CLAIM: &str = "running";
 /// How long, and how often, a process that is ending is waited for.
 const PATIENCE: Duration = Duration::from_secs(15);
 const AGAIN: Duration = Duration::from_millis(20);
@@ -76,6 +79,8 @@ pub struct StateDir {
     /// Its real path, by which other processes know it.
     pub path: PathBuf,
     open: File,
+    /// The store claims the directory itself for moments, hence a file.
+    claim: File,
 }
 
 impl StateDir {
@@ -87,7 +92,9 @@ impl StateDir {
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(at(path))?;
         let path = std::fs::canonicalize(path).map_err(at(path))?;
         let open = File::open(&path).map_err(at(&path))?;
-        Ok(Self { path, open })
+        let claim = path.join(CLAIM);
+        let claim = File::options().create(true).append(true).mode(0o600).open(&claim).map_err(at(&claim))?;
+        Ok(Self { path, open, claim })
     }
 
     /// A path to `name` in it that leads underneath whatever is mounted over it since, in this process only.
@@ -101,7 +108,7 @@ impl StateDir {
     /// When another process keeps it.
     pub fn claim(&self) -> Result<(), Failure> {
         let until = Instant::now() + PATIENCE;
-        while let Err(errno) = flock(&self.open, FlockOperation::NonBlockingLockExclusive) {
+        while let Err(errno) = flock(&self.claim, FlockOperation::NonBlockingLockExclusive) {
             if errno != Errno::WOULDBLOCK {
                 return Err(at(&self.path)(errno.into()));
             }
@@ -123,7 +130,7 @@ impl StateDir {
     /// # Errors
     /// What the system says.
     pub fn wait_until_free(&self) -> io::Result<()> {
-        Ok(flock(&self.open, FlockOperation::LockShared)?)
+        Ok(flock(&self.claim, FlockOperation::LockShared)?)
     }
 
     /// Makes the names in it durable.
