@@ -66,7 +66,10 @@ pub fn hub_status(asked: &args::Status) -> Result<Code, Failure> {
     };
     let mut shown = status(data)?;
     show(&shown, asked.json)?;
-    while asked.watch {
+    if !asked.watch {
+        return Ok(Code::Done);
+    }
+    loop {
         std::thread::sleep(LOOK);
         let now = status(data)?;
         if now != shown {
@@ -74,7 +77,6 @@ pub fn hub_status(asked: &args::Status) -> Result<Code, Failure> {
             shown = now;
         }
     }
-    Ok(Code::Done)
 }
 
 fn status(data: &Path) -> Result<HubStatus, Failure> {

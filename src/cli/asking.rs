@@ -7,6 +7,7 @@ use super::failure::Failure;
 use super::failure::one_line;
 use super::output;
 use super::places;
+use super::places::StateDir;
 use super::places::at;
 use super::render;
 use crate::client;
@@ -121,7 +122,10 @@ pub fn status(asked: &args::Status) -> Result<Code, Failure> {
     };
     let mut shown = client.status()?;
     show(&shown)?;
-    while asked.watch {
+    if !asked.watch {
+        return Ok(if shown.idle && shown.conflicts.is_empty() { Code::Done } else { Code::No });
+    }
+    loop {
         std::thread::sleep(LOOK);
         let now = client.status()?;
         if now != shown {
@@ -129,7 +133,6 @@ pub fn status(asked: &args::Status) -> Result<Code, Failure> {
             shown = now;
         }
     }
-    Ok(if shown.idle && shown.conflicts.is_empty() { Code::Done } else { Code::No })
 }
 
 /// Runs `conflicts`.
@@ -254,6 +257,8 @@ pub fn unmount(asked: &args::Unmount) -> Result<Code, Failure> {
     while client::request(&client.state, &Request::Status)?.is_some() || is_mounted(&dir)? {
         std::thread::sleep(LOOK);
     }
+    // Its hub ends after it; the next mount shall find everything free.
+    StateDir::open(&client.state)?.wait_until_free().map_err(at(&client.state))?;
     Ok(Code::Done)
 }
 

@@ -14,6 +14,8 @@ use super::setup::Place;
 use super::setup::Setup;
 use super::signals::Signals;
 use crate::fs::mount::MountOptions;
+use crate::fs::mount::device_at;
+use rustix::fs::Access;
 use std::path::Path;
 use std::time::Duration;
 use std::time::Instant;
@@ -44,7 +46,8 @@ pub fn run(asked: &args::Mount, verbose: u8) -> Result<Code, Failure> {
 
 fn set_up(asked: &args::Mount) -> Result<Setup, Failure> {
     let place = Place::find(&asked.dir, asked.joining.state.as_deref(), true)?;
-    if place.runs {
+    // One that runs without being mounted is about to end, which is waited for.
+    if place.runs && device_at(&place.dir).map_err(places::at(&place.dir))?.is_some() {
         let dir = places::shell_word(&place.dir);
         let hint = format!("`syncfs status {dir}` says how it is, `syncfs unmount {dir}` ends it.");
         return Err(Failure::new(Code::Failed, format!("{} is mounted already", place.dir.display()), hint));
@@ -59,6 +62,13 @@ fn can_mount() -> Result<(), Failure> {
             Code::Failed,
             "this system cannot mount: /dev/fuse is not there",
             "Load the module with `modprobe fuse`, start the container with --device /dev/fuse, or use `syncfs sync`.",
+        ));
+    }
+    if rustix::fs::access("/dev/fuse", Access::READ_OK | Access::WRITE_OK).is_err() {
+        return Err(Failure::new(
+            Code::Failed,
+            "this user may not open /dev/fuse",
+            "Have root run `chmod 666 /dev/fuse`, which is the usual mode, or use `syncfs sync`, which needs no mount.",
         ));
     }
     let is_root = rustix::process::geteuid().is_root();

@@ -7,6 +7,9 @@ use super::failure::Code;
 use super::failure::Failure;
 use super::failure::one_line;
 use crate::model::STATE_DIR;
+use rustix::fs::FlockOperation;
+use rustix::fs::flock;
+use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::fs::DirBuilder;
 use std::fs::File;
@@ -14,8 +17,17 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::path::PathBuf;
+use std::time::Duration;
+use std::time::Instant;
+
+/// The file that the process that works with a state has claimed.
+const CLAIM: &str = "running";
+/// How long, and how often, a process that is ending is waited for.
+const PATIENCE: Duration = Duration::from_secs(15);
+const AGAIN: Duration = Duration::from_millis(20);
 
 /// `$XDG_STATE_HOME/syncfs` or `~/.local/state/syncfs`; it need not exist.
 ///
@@ -67,6 +79,8 @@ pub struct StateDir {
     /// Its real path, by which other processes know it.
     pub path: PathBuf,
     open: File,
+    /// The store claims the directory itself for moments, hence a file.
+    claim: File,
 }
 
 impl StateDir {
@@ -78,12 +92,45 @@ impl StateDir {
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(at(path))?;
         let path = std::fs::canonicalize(path).map_err(at(path))?;
         let open = File::open(&path).map_err(at(&path))?;
-        Ok(Self { path, open })
+        let claim = path.join(CLAIM);
+        let claim = File::options().create(true).append(true).mode(0o600).open(&claim).map_err(at(&claim))?;
+        Ok(Self { path, open, claim })
     }
 
     /// A path to `name` in it that leads underneath whatever is mounted over it since, in this process only.
     pub fn inside(&self, name: &str) -> PathBuf {
         format!("/proc/self/fd/{}/{name}", self.open.as_raw_fd()).into()
+    }
+
+    /// Claims it until this value is dropped or the process ends. A process that is just ending is waited for.
+    ///
+    /// # Errors
+    /// When another process keeps it.
+    pub fn claim(&self) -> Result<(), Failure> {
+        let until = Instant::now() + PATIENCE;
+        while let Err(errno) = flock(&self.claim, FlockOperation::NonBlockingLockExclusive) {
+            if errno != Errno::WOULDBLOCK {
+                return Err(at(&self.path)(errno.into()));
+            }
+            if Instant::now() > until {
+                let sentence = format!("another process works with the state in {}", self.path.display());
+                return Err(Failure::new(
+                    Code::Refused,
+                    sentence,
+                    "See what `syncfs status` says, or wait for a `syncfs sync` to end.",
+                ));
+            }
+            std::thread::sleep(AGAIN);
+        }
+        Ok(())
+    }
+
+    /// Waits until nobody has claimed it.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn wait_until_free(&self) -> io::Result<()> {
+        Ok(flock(&self.claim, FlockOperation::LockShared)?)
     }
 
     /// Makes the names in it durable.

@@ -46,6 +46,7 @@ impl Running {
     /// What either says; nothing runs then.
     pub fn start(setup: Setup, mount: Option<MountOptions>, accept_empty: bool) -> Result<Self, Failure> {
         let Setup { dir, state, key, mut config, unproven } = setup;
+        state.claim()?;
         let embedded = config.embedded.clone();
         let first = embedded.is_some() && config.hub_keys.is_empty();
         let remembered = config.clone();
@@ -56,13 +57,13 @@ impl Running {
             }
         };
         let started = config.pins().and_then(|pins| {
-            if config != remembered {
-                config.save(&state)?;
-            }
             let (dir, state, hub) = (dir.clone(), state.path.clone(), config.hub.clone());
             let settings = ClientSettings { dir, state, identity: key, hub, pins, mount, accept_empty };
             Ok(Client::start(settings)?)
         });
+        // Only now: a first start that failed is a first start again.
+        let started =
+            started.and_then(|client| if config == remembered { Ok(client) } else { config.save(&state).map(|()| client) });
         match started {
             Ok(client) => Ok(Self { dir, state, config, unproven, client, hub, first, told: None }),
             Err(failure) => {

@@ -27,14 +27,6 @@ use std::collections::BTreeSet;
 use std::io;
 use std::time::Instant;
 
-/// The mount was taken away.
-pub(super) fn unmounted() -> ClientError {
-    ClientError::failed(
-        "the directory was unmounted by somebody else",
-        "Mount it again; what was changed meanwhile is found then.",
-    )
-}
-
 /// POLICY row 31: the directory must be the one that was synchronized before.
 ///
 /// Returns whether a person has said that it is, though it does not look so.

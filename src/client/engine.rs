@@ -3,7 +3,6 @@
 use super::ClientError;
 use super::conflicts::Shown;
 use super::control::Reply;
-use super::core;
 use super::hands::Hands;
 use super::inputs::Input;
 use super::inputs::Inputs;
@@ -56,8 +55,6 @@ pub(super) const RETRY: Duration = Duration::from_secs(5);
 pub(super) enum Fault {
     /// The store, or the durability of the directory: what was not durable is forgotten, and the start made again.
     Store(String),
-    /// The client ends.
-    Fatal(ClientError),
 }
 
 impl From<StoreError> for Fault {
@@ -158,22 +155,15 @@ impl Engine {
     /// Works until told to end.
     pub fn run(mut self) {
         let applier = self.mounted.is_some().then(|| self.hands.gate.register_applier());
-        let mut result = Ok(());
         loop {
             match self.turn() {
                 Ok(false) => {}
                 Ok(true) => break,
                 Err(Fault::Store(why)) => self.reopen(&why),
-                Err(Fault::Fatal(error)) => {
-                    tracing::error!(%error, "the client ends");
-                    result = Err(error);
-                    break;
-                }
             }
         }
         drop(applier);
-        let closed = self.end();
-        let result = result.and(closed);
+        let result = self.end();
         self.outside.ended(result.clone().err());
         for (_, reply) in self.stops.drain(..) {
             // Who asked may have gone.
@@ -333,7 +323,8 @@ impl Engine {
             return Ok(true);
         }
         if self.mounted.as_ref().is_some_and(|mounted| mounted.has_ended()) {
-            return Err(Fault::Fatal(core::unmounted()));
+            tracing::info!("the mount was taken away: the client ends");
+            return Ok(true);
         }
         let idle = self.stops.iter().any(|(wait, _)| *wait) && self.is_idle();
         Ok(self.stops.iter().any(|(wait, _)| !wait || idle))
@@ -341,7 +332,9 @@ impl Engine {
 
     /// The end: plain directory, everything known durable.
     fn end(&mut self) -> Result<(), ClientError> {
-        self.hands.root.through(None);
+        if let Err(error) = self.hands.root.through(None) {
+            tracing::debug!(%error, "the way through the mount");
+        }
         let mut result = Ok(());
         if let Some(mounted) = &self.mounted
             && let Err(error) = mounted.unmount()

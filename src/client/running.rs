@@ -32,9 +32,6 @@ use crate::model::STATE_DIR;
 use crate::net::Identity;
 use crate::store::ClientStore;
 use crate::store::StoreError;
-use rustix::fs::CWD;
-use rustix::fs::Mode;
-use rustix::fs::OFlags;
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::collections::VecDeque;
@@ -383,9 +380,7 @@ fn mount_over(
     let broken = |error: io::Error| ClientError::failed(format!("cannot mount over {}: {error}", dir.display()), hint);
     let under = root.dir().try_clone_to_owned().map_err(broken)?;
     let mounted = mount::mount(under, dir, gate.clone(), notes, options).map_err(broken)?;
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let through = rustix::fs::openat(CWD, dir, flags, Mode::empty()).map_err(|errno| broken(errno.into()))?;
-    root.through(Some(through));
+    root.through(Some(dir)).map_err(broken)?;
     Ok(Arc::new(mounted))
 }
 

@@ -324,7 +324,7 @@ impl Placer {
         };
         let flags = OFlags::PATH | OFlags::DIRECTORY;
         let under = open_below(self.root.dir(), &parent, flags)?;
-        let over = match self.root.mounted() {
+        let over = match self.root.mounted()? {
             Some(mounted) => Some(open_below(mounted.as_fd(), &parent, flags)?),
             None => None,
         };
@@ -339,7 +339,7 @@ impl Placer {
 
     fn stage_spot(&self, name: Vec<u8>) -> Result<Spot, PlaceError> {
         let under = self.stage.dir().try_clone_to_owned()?;
-        let over = match self.root.mounted() {
+        let over = match self.root.mounted()? {
             Some(mounted) => Some(open_at(mounted.as_fd(), STAGE_PATH, OFlags::PATH | OFlags::DIRECTORY)?),
             None => None,
         };

@@ -20,7 +20,6 @@ use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::PoisonError;
 use std::sync::RwLock;
 
@@ -130,7 +129,19 @@ pub struct Root {
     dir: OwnedFd,
     dev: u64,
     ino: u64,
-    through: RwLock<Option<Arc<OwnedFd>>>,
+    through: RwLock<Option<Over>>,
+}
+
+/// The way to the directory through the mount.
+#[derive(Debug)]
+struct Over {
+    path: PathBuf,
+    /// Of the mount; the path leads elsewhere once that is gone.
+    dev: u64,
+}
+
+fn open_over(path: &Path) -> Result<OwnedFd, Errno> {
+    rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
 impl Root {
@@ -155,16 +166,31 @@ impl Root {
         self.dir.as_fd()
     }
 
-    /// Sets the same directory as opened through the mount: from now on the user's tree is changed through it, so that watchers
-    /// see the change and the kernel's caches stay right. `None`: by the directory underneath again.
+    /// Sets the path at which the same directory is reached through the mount: from now on the user's tree is changed through it, so
+    /// that watchers see the change and the kernel's caches stay right. `None`: by the directory underneath again, as also after
+    /// the mount was taken away.
     ///
-    /// The mount must show the inode numbers of the directory underneath and should not let the kernel keep entries of `.syncfs`.
-    pub fn through(&self, mounted: Option<OwnedFd>) {
-        *self.through.write().unwrap_or_else(PoisonError::into_inner) = mounted.map(Arc::new);
+    /// Nothing is kept open: an open directory would keep the mount in use, and `fusermount3 -u` out. The mount must show the inode
+    /// numbers of the directory underneath and should not let the kernel keep entries of `.syncfs`.
+    ///
+    /// # Errors
+    /// When nothing is there.
+    pub fn through(&self, mounted: Option<&Path>) -> io::Result<()> {
+        let over = match mounted {
+            Some(path) => Some(Over { path: path.to_owned(), dev: rustix::fs::fstat(open_over(path)?)?.st_dev }),
+            None => None,
+        };
+        *self.through.write().unwrap_or_else(PoisonError::into_inner) = over;
+        Ok(())
     }
 
-    pub(super) fn mounted(&self) -> Option<Arc<OwnedFd>> {
-        self.through.read().unwrap_or_else(PoisonError::into_inner).clone()
+    /// The directory opened through the mount, for one change.
+    pub(super) fn mounted(&self) -> Result<Option<OwnedFd>, Errno> {
+        let through = self.through.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(over) = through.as_ref() else { return Ok(None) };
+        let opened = open_over(&over.path)?;
+        let is_there = rustix::fs::fstat(&opened)?.st_dev == over.dev;
+        Ok(is_there.then_some(opened))
     }
 
     /// Opens (for reading) the state directory `.syncfs`; it is made, for the owner only, where it is not there.

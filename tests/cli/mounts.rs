@@ -52,7 +52,8 @@ fn a_dead_mount_is_unmounted() {
 #[test]
 fn every_way_to_end_is_clean() {
     let world = World::new();
-    for (turn, how) in [Some(Signal::TERM), Some(Signal::INT), Some(Signal::HUP), None].into_iter().enumerate() {
+    let ways = [Ok(Signal::TERM), Ok(Signal::INT), Ok(Signal::HUP), Err("-u"), Err("-uz")];
+    for (turn, how) in ways.into_iter().enumerate() {
         let listen = if turn == 0 { " --listen 127.0.0.1:0" } else { "" };
         let mut mount = world.start(&format!("mount{turn}"), &format!("mount notes -f{listen}"));
         super::world::wait_for("it is mounted", || if world.is_mounted("notes") { Ok(()) } else { Err(mount.err()) });
@@ -60,9 +61,9 @@ fn every_way_to_end_is_clean() {
         let name = format!("notes/{turn}.txt");
         fs::write(world.path(&name), "text").unwrap();
         match how {
-            Some(signal) => mount.signal(signal),
-            None => {
-                let done = Command::new("fusermount3").arg("-u").arg(world.path("notes")).status().unwrap();
+            Ok(signal) => mount.signal(signal),
+            Err(option) => {
+                let done = Command::new("fusermount3").arg(option).arg(world.path("notes")).status().unwrap();
                 assert!(done.success());
             }
         }
@@ -70,6 +71,21 @@ fn every_way_to_end_is_clean() {
         assert!(!world.is_mounted("notes"));
         assert_eq!(fs::read_to_string(world.path(&name)).unwrap(), "text");
     }
+}
+
+/// What was unmounted can be mounted at once: with the mount its hub has ended too.
+#[test]
+fn mounted_again_at_once() {
+    let world = World::new();
+    world.run("mount notes --listen 127.0.0.1:0").code(0);
+    for _ in 0..3 {
+        world.run("unmount notes").code(0);
+        world.run("mount notes").code(0);
+    }
+    let done = Command::new("fusermount3").arg("-u").arg(world.path("notes")).status().unwrap();
+    assert!(done.success());
+    world.run("mount notes").code(0);
+    world.run("unmount notes").code(0);
 }
 
 /// What is asked from inside the directory needs no name of it.

@@ -435,7 +435,7 @@ fn changes_go_through_the_mount() {
     let (dir, mut world) = world();
     let over = tempfile::tempdir().unwrap();
     let Some(_mounted) = Mounted::new(dir.path(), over.path(), "", MountFlags::BIND, c"") else { return };
-    world.root.through(Some(std::fs::File::open(over.path()).unwrap().into()));
+    world.root.through(Some(over.path())).unwrap();
     world.placer.place(&Placement::CreateDir { path: path("d"), mode: 0o755 }).unwrap();
     world.create("d/f", b"1").unwrap();
     world.replace("d/f", world.look("d/f").fingerprint, b"2").unwrap();
@@ -452,7 +452,7 @@ fn changes_go_through_the_mount() {
     assert!(
         matches!(world.placer.place(&remove), Err(PlaceError::Io(error)) if error.kind() == io::ErrorKind::ReadOnlyFilesystem)
     );
-    world.root.through(None);
+    world.root.through(None).unwrap();
     world.placer.place(&remove).unwrap();
 }
 
