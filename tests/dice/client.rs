@@ -261,9 +261,10 @@ impl Client {
     }
 
     fn merge(&mut self, node: NodeId, base: &Option<Content>, ours: &Content, theirs: &Content) -> MergeOutcome {
-        let ours = ours.blob().and_then(|hash| self.bytes_of(node, hash));
-        let theirs = theirs.blob().and_then(|hash| self.staged.get(&hash).cloned());
-        let base = base.as_ref().and_then(Content::blob).and_then(|hash| crate::world::old_bytes(hash));
+        let empty = |content: &Content| content.blob().is_none().then(Vec::new);
+        let ours = empty(ours).or_else(|| self.bytes_of(node, ours.blob()?));
+        let theirs = empty(theirs).or_else(|| self.staged.get(&theirs.blob()?).cloned());
+        let base = base.as_ref().map_or(Some(Vec::new()), |base| empty(base).or_else(|| crate::world::old_bytes(base.blob()?)));
         let (Some(base), Some(ours), Some(theirs)) = (base, ours, theirs) else { return MergeOutcome::Conflict };
         match crate::merge_lines(&base, &ours, &theirs) {
             Some(bytes) => {

@@ -6,6 +6,7 @@ mod dice;
 mod disk;
 mod monitor;
 mod people;
+mod policy;
 mod world;
 
 use world::World;

@@ -24,7 +24,7 @@ pub fn lines(bytes: &[u8]) -> Vec<String> {
     String::from_utf8_lossy(bytes).lines().map(str::to_owned).collect()
 }
 
-fn text(lines: &[String]) -> Vec<u8> {
+pub fn text(lines: &[String]) -> Vec<u8> {
     lines.iter().flat_map(|line| [line.as_bytes(), b"\n"].concat()).collect()
 }
 
@@ -34,7 +34,7 @@ fn name(world: &mut World) -> Name {
 }
 
 /// The lines of everything at and below an inode.
-fn all_lines(world: &World, at: usize, ino: u64) -> Vec<String> {
+pub fn all_lines(world: &World, at: usize, ino: u64) -> Vec<String> {
     let disk = &world.clients[at].disk;
     let Some(node) = disk.inodes.get(&ino) else { return Vec::new() };
     let below = node.entries.values().flat_map(|child| all_lines(world, at, *child));
@@ -119,14 +119,14 @@ pub fn act(world: &mut World, at: usize) {
     }
 }
 
-fn fresh(world: &mut World) -> String {
+pub fn fresh(world: &mut World) -> String {
     world.people.next += 1;
     let line = format!("line {}", world.people.next);
     world.people.written.insert(line.clone());
     line
 }
 
-fn create(world: &mut World, at: usize, dir: u64, name: &Name, kind: Kind, bytes: Vec<u8>) {
+pub fn create(world: &mut World, at: usize, dir: u64, name: &Name, kind: Kind, bytes: Vec<u8>) {
     remember(&bytes);
     let device = world.clients[at].device;
     world.log(|| format!("c{device} creates {name:?} {kind:?} {:?}", String::from_utf8_lossy(&bytes)));
@@ -206,6 +206,17 @@ fn rename(world: &mut World, at: usize, from: (u64, &Name, u64), dir: u64, new: 
     world.clients[at].touched(dir, new);
 }
 
+/// Whatever is in conflict anywhere is resolved by somebody.
+pub fn resolve_all(world: &mut World) {
+    for _ in 0..100 {
+        let in_conflict =
+            |at: &usize| world.clients[*at].running.as_ref().is_some_and(|running| !running.replica.conflicts().is_empty());
+        let Some(at) = (0..world.clients.len()).find(in_conflict) else { return };
+        resolve(world, at);
+        world.rest();
+    }
+}
+
 /// Somebody resolves a conflict that is shown at client `at`.
 pub fn resolve(world: &mut World, at: usize) {
     let Some(running) = &world.clients[at].running else { return };
@@ -242,7 +253,4 @@ pub fn resolve(world: &mut World, at: usize) {
     world.log(|| format!("c{device} resolves {id:?} with {how:?}"));
     let now = world.now;
     world.clients[at].handle(Event::Resolve { node: id, how }, now);
-    let running = world.clients[at].running.as_ref().expect("running");
-    running.replica.unsettled().iter().for_each(|line| world.log(|| format!("unsettled: {line}")));
-    world.log(|| format!("{:?}", running.replica.report()));
 }

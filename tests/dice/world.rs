@@ -55,9 +55,15 @@ pub struct World {
 
 impl World {
     pub fn new(seed: u64) -> Self {
-        WRITTEN.with(|written| written.borrow_mut().clear());
         let mut dice = Dice::new(seed);
         let n = 2 + dice.below(3);
+        Self::with(dice, n)
+    }
+
+    /// A world of `n` clients, all registered but for late ones among those above two.
+    pub fn with(dice: Dice, n: usize) -> Self {
+        WRITTEN.with(|written| written.borrow_mut().clear());
+        let mut dice = dice;
         let mut world = Self {
             now: 1_000_000,
             hub: HubState::new(VolumeId([1; 16]), Epoch(dice.bytes())),
@@ -296,21 +302,27 @@ impl World {
 
     /// Everybody is up and nobody edits: the world must come to rest.
     pub fn rest(&mut self) {
+        let all: Vec<usize> = (0..self.clients.len()).collect();
+        self.rest_of(&all);
+    }
+
+    /// Some are up and nobody edits: they must come to rest.
+    pub fn rest_of(&mut self, who: &[usize]) {
         self.registered = self.clients.iter().map(|client| client.device).collect();
         if self.sequencer.is_none() {
             self.start_hub();
         }
         let active = self.registered.clone();
         self.tell_hub(Event::Devices { active });
-        for at in 0..self.clients.len() {
+        for &at in who {
             self.start_client(at);
         }
         for round in 0..60_000 {
-            for at in 0..self.clients.len() {
+            for &at in who {
                 self.connect(at);
             }
             self.progress();
-            if round % 50 == 0 && self.is_at_rest() {
+            if round % 50 == 0 && self.is_at_rest(who) {
                 return;
             }
         }
@@ -323,10 +335,10 @@ impl World {
         panic!("the world does not come to rest");
     }
 
-    fn is_at_rest(&self) -> bool {
+    fn is_at_rest(&self, who: &[usize]) -> bool {
         self.hub_actions.is_empty()
             && self.down.values().all(VecDeque::is_empty)
-            && self.clients.iter().all(|client| {
+            && who.iter().map(|at| &self.clients[*at]).all(|client| {
                 client.running.as_ref().is_some_and(|running| {
                     running.actions.is_empty()
                         && running.to_hub.is_empty()

@@ -172,6 +172,14 @@ pub struct Replica {
 impl Replica {
     /// A replica with what was stored. The contents already staged are told by [`Event::Fetched`].
     pub fn new(config: Config, state: ClientState) -> Self {
+        // What was here when it was last seen: by it the first scan tells moves from removals.
+        let mut local = LocalTree::default();
+        for (id, Base { node, seen }) in &state.base {
+            if let (Some(place), Some(fingerprint)) = (node.place.value.clone(), *seen) {
+                let (content, attrs) = (Some(node.content.value.clone()), node.attrs.value);
+                local.set(*id, LocalNode { place, kind: node.kind(), content, attrs, fingerprint });
+            }
+        }
         let mut head = HeadTree::default();
         for (id, base) in &state.base {
             head.set(*id, base.node.clone());
@@ -184,7 +192,7 @@ impl Replica {
             minted: 0,
             now: 0,
             base: state.base,
-            local: LocalTree::default(),
+            local,
             head,
             proposed: state.proposed,
             intents: state.intents,
@@ -300,17 +308,8 @@ impl Replica {
 
     /// The content of the file with this fingerprint, if it was seen before exactly so: it need not be read again.
     pub fn content_of(&self, fingerprint: &Fingerprint) -> Option<Content> {
-        let local = self
-            .local
-            .by_inode(fingerprint.dev, fingerprint.ino)
-            .filter_map(|id| self.local.get(id))
-            .find(|node| node.fingerprint == *fingerprint)
-            .and_then(|node| node.content.clone());
-        local.or_else(|| {
-            (!self.scanned)
-                .then(|| self.base.values().find(|base| base.seen == Some(*fingerprint)))?
-                .map(|base| base.node.content.value.clone())
-        })
+        let nodes = self.local.by_inode(fingerprint.dev, fingerprint.ino).filter_map(|id| self.local.get(id));
+        nodes.filter(|node| node.fingerprint == *fingerprint).find_map(|node| node.content.clone())
     }
 
     /// Every fingerprint stored with a base and the content it stood for; for the start-up scan.

@@ -147,7 +147,9 @@ impl Work<'_> {
                     }
                     Some(look) => {
                         let kind = look.kind;
-                        let same = known
+                        let exchanged = self.swapped.get(&at).copied();
+                        let same = exchanged
+                            .or(known)
                             .filter(|id| !self.claimed.contains(id) && self.local.get(*id).is_some_and(|node| node.kind == kind));
                         match same {
                             Some(id) => self.claim(at, parent, id, queue),
@@ -324,4 +326,114 @@ pub(super) fn integrate(
     }
     out.removed = removed.into_iter().filter(|id| local.get(*id).is_some()).collect();
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Mtime;
+
+    fn name(text: &str) -> Name {
+        Name::new(text.as_bytes()).expect("a name")
+    }
+
+    fn look(kind: Kind, ino: u64, bytes: &str) -> Look {
+        let content = if kind == Kind::Dir { Content::Dir } else { Content::file(bytes.as_bytes()) };
+        let time = Mtime { secs: 1, nanos: 0 };
+        let fingerprint = Fingerprint { dev: 1, ino, size: bytes.len() as u64, mtime: time, ctime: time };
+        Look { kind, content: Some(content), attrs: Attrs::of(kind, 0o644, time), fingerprint }
+    }
+
+    fn at(parent: NodeId, text: &str, look: &Look) -> LocalNode {
+        LocalNode {
+            place: Place { parent, name: name(text) },
+            kind: look.kind,
+            content: look.content.clone(),
+            attrs: look.attrs,
+            fingerprint: look.fingerprint,
+        }
+    }
+
+    fn id(n: u8) -> NodeId {
+        NodeId([n; 16])
+    }
+
+    /// Runs the sightings (directory, name, what is there) against the local nodes and tells who is where afterwards.
+    fn who(local: &[(u8, u8, &str, Look)], seen: &[(SeenIn, &str, Option<Look>)], complete: &[SeenIn]) -> BTreeMap<String, u8> {
+        let mut tree = LocalTree::default();
+        let parent = |n: u8| if n == 0 { NodeId::ROOT } else { id(n) };
+        for (n, dir, text, look) in local {
+            tree.set(id(*n), at(parent(*dir), text, look));
+        }
+        let sightings: Vec<Sighting> =
+            seen.iter().map(|(dir, text, look)| Sighting { dir: *dir, name: name(text), look: look.clone() }).collect();
+        let mut fresh = 100;
+        let out = integrate(&tree, &HeadTree::default(), &sightings, complete, &mut || {
+            fresh += 1;
+            id(fresh)
+        });
+        out.removed.iter().for_each(|id| drop(tree.remove(*id)));
+        out.set.into_iter().for_each(|(id, node)| tree.set(id, node));
+        tree.iter().map(|(id, node)| (format!("{:?}/{:?}", node.place.parent.0[0], node.place.name), id.0[0])).collect()
+    }
+
+    fn map(entries: &[(&str, u8)]) -> BTreeMap<String, u8> {
+        entries.iter().map(|(place, id)| ((*place).to_owned(), *id)).collect()
+    }
+
+    const HERE: SeenIn = SeenIn::Node(NodeId::ROOT);
+
+    /// A save by rename is the same node with new bytes; an editor's backup of the old inode is another.
+    #[test]
+    fn the_path_says_who_a_saved_file_is() {
+        let local = [(1, 0, "f", look(Kind::File, 10, "old")), (2, 0, "f~", look(Kind::File, 9, "older"))];
+        let seen = [(HERE, "f", Some(look(Kind::File, 11, "new"))), (HERE, "f~", Some(look(Kind::File, 10, "old")))];
+        assert_eq!(who(&local, &seen, &[]), map(&[("0/\"f\"", 1), ("0/\"f~\"", 2)]));
+    }
+
+    /// A file whose path vanished and whose inode turns up elsewhere has moved; one that shares only the inode's number has not.
+    #[test]
+    fn the_inode_says_who_moved() {
+        let local = [(1, 0, "f", look(Kind::File, 10, "text"))];
+        let gone = (HERE, "f", None);
+        let moved = [gone.clone(), (HERE, "g", Some(look(Kind::File, 10, "text")))];
+        assert_eq!(who(&local, &moved, &[]), map(&[("0/\"g\"", 1)]));
+        let mut other = look(Kind::File, 10, "something else");
+        other.attrs.mtime.secs = 2;
+        assert_eq!(who(&local, &[gone, (HERE, "g", Some(other))], &[]), map(&[("0/\"g\"", 101)]));
+    }
+
+    /// Two names exchanged are two nodes moved.
+    #[test]
+    fn exchanged_names_are_moves() {
+        let (a, b) = (look(Kind::File, 10, "one"), look(Kind::File, 11, "two"));
+        let local = [(1, 0, "a", a.clone()), (2, 0, "b", b.clone())];
+        let seen = [(HERE, "a", Some(b)), (HERE, "b", Some(a))];
+        assert_eq!(who(&local, &seen, &[]), map(&[("0/\"a\"", 2), ("0/\"b\"", 1)]));
+    }
+
+    /// A renamed directory keeps all that is in it, also a file that moved out of it at the same time.
+    #[test]
+    fn a_directory_moves_with_what_is_in_it() {
+        let dir = look(Kind::Dir, 5, "");
+        let local = [(1, 0, "d", dir.clone()), (2, 1, "x", look(Kind::File, 10, "x")), (3, 1, "y", look(Kind::File, 11, "y"))];
+        let seen = [
+            (HERE, "d", None),
+            (HERE, "k", Some(dir)),
+            (SeenIn::Sighting(1), "x", Some(look(Kind::File, 10, "x"))),
+            (HERE, "z", Some(look(Kind::File, 11, "y"))),
+        ];
+        assert_eq!(who(&local, &seen, &[SeenIn::Sighting(1)]), map(&[("0/\"k\"", 1), ("0/\"z\"", 3), ("1/\"x\"", 2)]));
+    }
+
+    /// What is seen in a directory by itself and with the one above it is seen once; what is not seen in a complete one is gone.
+    #[test]
+    fn complete_and_double_sightings() {
+        let dir = look(Kind::Dir, 5, "");
+        let local = [(1, 0, "d", dir.clone()), (2, 1, "x", look(Kind::File, 10, "x"))];
+        let file = look(Kind::File, 12, "new");
+        let seen =
+            [(SeenIn::Node(id(1)), "n", Some(file.clone())), (HERE, "d", Some(dir)), (SeenIn::Sighting(1), "n", Some(file))];
+        assert_eq!(who(&local, &seen, &[SeenIn::Sighting(1)]), map(&[("0/\"d\"", 1), ("1/\"n\"", 101)]));
+    }
 }
