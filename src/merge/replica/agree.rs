@@ -18,6 +18,7 @@ use super::want::Target;
 use crate::model::Content;
 use crate::model::Kind;
 use crate::model::NodeId;
+use crate::model::Place;
 use crate::model::Register;
 
 /// The base, ours and theirs of a merge, and what came out.
@@ -349,6 +350,12 @@ impl Replica {
         let local = self.local.get(id);
         match (local, &target.place) {
             (None, None) => None,
+            (Some(local), None) if local.place.parent == NodeId::LIMBO && self.first_child_here(id).is_some() => {
+                // Out of the staging directory first: what is in it can only be reached below the root.
+                let known = self.our_place(id).map(|place| place.name);
+                let name = known.unwrap_or_else(|| local.place.name.clone());
+                Some(Step::Move { place: self.free_name_beside(id, &Place { parent: NodeId::ROOT, name }) })
+            }
             (Some(_), None) => Some(Step::Remove),
             (None, Some(place)) => match &target.content {
                 Goal::Is(content) => Some(Step::Create { place: place.clone(), content: content.clone(), attrs: target.attrs }),

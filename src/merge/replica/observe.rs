@@ -97,8 +97,9 @@ impl Work<'_> {
             for &at in self.lists.get(&seen).into_iter().flatten() {
                 let place = Place { parent, name: self.sightings[at].name.clone() };
                 if let Some(id) = self.local.names().get(&place)
-                    && at_place.insert(id, at).is_none()
+                    && !at_place.contains_key(&id)
                 {
+                    at_place.insert(id, at);
                     queue.push_back((id, SeenIn::Sighting(at)));
                 }
             }
@@ -307,6 +308,10 @@ pub(super) fn integrate(
     }
     for parent in &work.complete_nodes {
         doubtful.extend(local.names().below(*parent).map(|(_, id)| id));
+    }
+    // Whoever was at a place where another is now is not there any more.
+    for (id, node) in &out.set {
+        doubtful.extend(local.names().get(&node.place).filter(|before| before != id));
     }
     let mut removed = BTreeSet::new();
     while let Some(id) = doubtful.pop() {

@@ -89,12 +89,19 @@ impl Replica {
 
     /// What has to leave or come before `id` can make its next step here.
     fn blocker_here(&self, id: NodeId, step: &Step) -> Option<NodeId> {
+        // What is below a directory that is between two places cannot be reached until that has arrived.
+        if let Some(between) = self.limbo_above(id).filter(|between| *between != id) {
+            return Some(between);
+        }
         let place = match step {
             Step::Create { place, .. } | Step::Move { place } => place,
             Step::Remove => return self.first_child_here(id),
             Step::Content { .. } | Step::Attrs { .. } | Step::Limbo => return None,
         };
         let parent = place.parent;
+        if let Some(between) = self.limbo_above(parent) {
+            return Some(between);
+        }
         if parent != NodeId::ROOT && self.local.get(parent).is_none_or(|node| node.kind != Kind::Dir) {
             return Some(parent);
         }
@@ -184,9 +191,7 @@ impl Replica {
         let mut at = start;
         loop {
             if let Some(i) = seen.iter().position(|id| *id == at) {
-                return seen[i..].iter().copied().find(|id| {
-                    !self.work.contains_key(id) && self.local.get(*id).is_some_and(|node| node.place.parent != NodeId::LIMBO)
-                });
+                return self.steps_aside(&seen[i..]);
             }
             seen.push(at);
             if self.work.contains_key(&at) || self.has_to_wait(at) {
@@ -195,6 +200,43 @@ impl Replica {
             let step = self.next_step(at)?;
             at = self.blocker_here(at, &step)?;
         }
+    }
+
+    /// Who of a ring steps aside: somebody with a place to go to, and with nobody else of the ring below it.
+    fn steps_aside(&mut self, ring: &[NodeId]) -> Option<NodeId> {
+        let is_free = |id: &NodeId| !self.work.contains_key(id) && self.local.path(*id).is_some();
+        let free: Vec<NodeId> = ring.iter().copied().filter(is_free).collect();
+        let moves: Vec<NodeId> =
+            free.iter().copied().filter(|id| matches!(self.next_step(*id), Some(Step::Move { .. }))).collect();
+        let has_none_below = |id: &NodeId| !free.iter().any(|other| other != id && self.is_here_below(*other, *id));
+        moves.into_iter().find(has_none_below)
+    }
+
+    fn is_here_below(&self, id: NodeId, dir: NodeId) -> bool {
+        let mut at = id;
+        for _ in 0..=self.local.len() {
+            if at == dir {
+                return true;
+            }
+            match self.local.get(at) {
+                Some(node) => at = node.place.parent,
+                None => return false,
+            }
+        }
+        false
+    }
+
+    /// The node in the staging directory that `id` is or is below of.
+    fn limbo_above(&self, id: NodeId) -> Option<NodeId> {
+        let mut at = id;
+        for _ in 0..=self.local.len() {
+            let parent = self.local.get(at)?.place.parent;
+            if parent == NodeId::LIMBO {
+                return Some(at);
+            }
+            at = parent;
+        }
+        None
     }
 
     pub(super) fn placed(&mut self, id: NodeId, outcome: Result<Option<Look>, PlaceFailure>) {

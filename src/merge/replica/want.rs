@@ -179,7 +179,7 @@ impl Replica {
         id > rival
     }
 
-    fn free_name_beside(&self, id: NodeId, place: &Place) -> Place {
+    pub(super) fn free_name_beside(&self, id: NodeId, place: &Place) -> Place {
         let mut n = 1;
         loop {
             let beside = Place { parent: place.parent, name: place.name.beside(&self.device_name, n) };
