@@ -177,6 +177,9 @@ impl Replica {
         for (id, Base { node, seen }) in &state.base {
             if let (Some(place), Some(fingerprint)) = (node.place.value.clone(), *seen) {
                 let (content, attrs) = (Some(node.content.value.clone()), node.attrs.value);
+                // Two were agreed on under one name, one after the other: the scan says which of them is there.
+                let is_taken = local.names().get(&place).is_some();
+                let place = if is_taken { Place { parent: NodeId::LIMBO, name: limbo_name(*id) } } else { place };
                 local.set(*id, LocalNode { place, kind: node.kind(), content, attrs, fingerprint });
             }
         }

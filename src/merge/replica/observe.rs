@@ -148,7 +148,10 @@ impl Work<'_> {
                     }
                     Some(look) => {
                         let kind = look.kind;
-                        let exchanged = self.swapped.get(&at).copied();
+                        let exchanged = self.unplaced(look).or(self.swapped.get(&at).copied());
+                        if exchanged.is_some() && known.is_some() && exchanged != known {
+                            self.gone.insert((parent, place.name.clone()));
+                        }
                         let same = exchanged
                             .or(known)
                             .filter(|id| !self.claimed.contains(id) && self.local.get(*id).is_some_and(|node| node.kind == kind));
@@ -163,6 +166,28 @@ impl Work<'_> {
                         }
                     }
                 }
+            }
+        }
+    }
+
+    /// A node whose place was not certain when it was last seen, and which is exactly this.
+    fn unplaced(&self, look: &Look) -> Option<NodeId> {
+        self.local.by_inode(look.fingerprint.dev, look.fingerprint.ino).find(|id| {
+            let node = self.local.get(*id);
+            node.is_some_and(|node| node.place.parent == NodeId::LIMBO && node.fingerprint == look.fingerprint)
+                && !self.claimed.contains(id)
+        })
+    }
+
+    /// What is in the staging directory says itself who it is, whatever else is under the name it had.
+    fn by_limbo(&mut self, queue: &mut VecDeque<(NodeId, SeenIn)>) {
+        for at in self.lists.get(&SeenIn::Node(NodeId::LIMBO)).cloned().unwrap_or_default() {
+            let name = self.sightings[at].name.clone();
+            if self.look(at).is_some()
+                && let Some(id) = limbo_id(&name)
+                && self.told.insert((NodeId::LIMBO, name))
+            {
+                self.claim(at, NodeId::LIMBO, id, queue);
             }
         }
     }
@@ -193,11 +218,6 @@ impl Work<'_> {
 
     fn fresh(&self, at: usize, parent: NodeId, mint: &mut dyn FnMut() -> NodeId) -> NodeId {
         let sighting = &self.sightings[at];
-        if parent == NodeId::LIMBO
-            && let Some(id) = limbo_id(&sighting.name)
-        {
-            return id;
-        }
         let place = Place { parent, name: sighting.name.clone() };
         let kind = self.look(at).map(|look| look.kind);
         let known = self.head.names().get(&place).filter(|id| {
@@ -263,6 +283,7 @@ pub(super) fn integrate(
         })
         .collect();
     work.find_swaps(queue.clone());
+    work.by_limbo(&mut queue);
     work.by_path(&mut queue);
     // Directories first, the shallow ones before the deep: what is inside a moved directory keeps its identity by path.
     loop {
