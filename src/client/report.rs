@@ -60,6 +60,7 @@ impl Engine {
             errors.push(Note::new(b"", what, now()));
         }
         errors.sort_by_key(|note| note.at);
+        let traffic = self.session.as_ref().map(|session| session.connection.traffic());
         ClientStatus {
             ready: self.mounted.as_ref().is_none_or(|mounted| !mounted.has_ended()),
             idle: self.is_idle(),
@@ -75,6 +76,8 @@ impl Engine {
             device: self.device.clone(),
             hub: Some(self.hub.clone()),
             since: self.since.map(Stamp::from_millis),
+            wire_sent: traffic.map(|traffic| traffic.sent),
+            wire_received: traffic.map(|traffic| traffic.received),
         }
     }
 }
