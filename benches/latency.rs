@@ -28,6 +28,9 @@ const PAUSE: Duration = Duration::from_millis(60);
 const LOST: Duration = Duration::from_secs(30);
 const TABLE: TableDefinition<u64, &[u8]> = TableDefinition::new("commits");
 
+/// Writes a text to a path the way some editors do.
+type Save = fn(&Path, &str);
+
 /// Durations of one kind.
 struct Figures {
     name: &'static str,
@@ -80,7 +83,7 @@ fn commits(dir: &Path) -> Figures {
 }
 
 /// How long it takes from the beginning of a save in one mount until the other one shows exactly these bytes.
-fn arrival(from: &Path, to: &Path, text: &str, save: fn(&Path, &str)) -> Duration {
+fn arrival(from: &Path, to: &Path, text: &str, save: Save) -> Duration {
     sleep(PAUSE);
     let begun = Instant::now();
     save(from, text);
@@ -125,7 +128,7 @@ fn main() {
     let commit = commits.percentile(50);
 
     let base = "A line of a note that somebody keeps, as notes are.\n".repeat(80);
-    let kinds: [(&'static str, fn(&Path, &str)); 3] = [
+    let kinds: [(&'static str, Save); 3] = [
         ("save in place", in_place),
         ("save beside it and rename over", by_rename),
         ("the same with an fsync of the editor", durable_by_rename),
