@@ -115,6 +115,13 @@ fn durable_by_rename(path: &Path, text: &str) {
     fs::rename(&beside, path).expect("a rename through the mount");
 }
 
+/// As an editor that formats when it saves: the second save meets the first one on its way.
+fn twice(path: &Path, text: &str) {
+    let (first, _) = text.trim_end().rsplit_once('\n').expect("more than one line");
+    in_place(path, first);
+    in_place(path, text);
+}
+
 fn main() {
     let mut world = World::new();
     let [one, two] = [&world.c1, &world.c2].map(|client| client.dir.clone());
@@ -128,10 +135,11 @@ fn main() {
     let commit = commits.percentile(50);
 
     let base = "A line of a note that somebody keeps, as notes are.\n".repeat(80);
-    let kinds: [(&'static str, Save); 3] = [
+    let kinds: [(&'static str, Save); 4] = [
         ("save in place", in_place),
         ("save beside it and rename over", by_rename),
         ("the same with an fsync of the editor", durable_by_rename),
+        ("two saves in place, one after the other", twice),
     ];
     for (name, save) in kinds {
         let mut text = base.clone();

@@ -129,7 +129,10 @@ impl Engine {
                     return;
                 }
                 self.bypass.insert(spot.clone());
-                self.settle.note(spot, false, now());
+                // The watch reports a save through the mount as well: what is looked at now anyway must not wait for its echo to settle.
+                if !self.settle.is_due(&spot, now()) {
+                    self.settle.note(spot, false, now());
+                }
             }
         }
     }
