@@ -6,6 +6,11 @@ mod common;
 
 use common::World;
 use common::tree;
+use rustix::fs::AtFlags;
+use rustix::fs::CWD;
+use rustix::fs::Timespec;
+use rustix::fs::Timestamps;
+use rustix::fs::utimensat;
 use std::ffi::OsStr;
 use std::ffi::OsString;
 use std::fs;
@@ -168,6 +173,9 @@ fn write_all(root: &Path) {
     ];
     for (link, target) in links {
         symlink(OsStr::from_bytes(target), root.join(link)).unwrap_or_else(|error| panic!("{link}: {error}"));
+        let time = Timespec { tv_sec: 1_111_111_111, tv_nsec: target.len() as i64 };
+        let times = Timestamps { last_access: time, last_modification: time };
+        utimensat(CWD, root.join(link), &times, AtFlags::SYMLINK_NOFOLLOW).unwrap_or_else(|error| panic!("{link}: {error}"));
     }
 }
 
@@ -185,6 +193,15 @@ fn a_thousand_files_arrive_bit_for_bit() {
     let arrived = tree::read(&world.c2.dir);
     let differs: Vec<_> = written.keys().chain(arrived.keys()).filter(|path| written.get(*path) != arrived.get(*path)).collect();
     assert!(differs.is_empty(), "not as written: {differs:?}");
+    let links = |dir: &Path| -> Vec<(PathBuf, i64, i64)> {
+        let prints = tree::prints(dir).into_iter();
+        let links = prints.filter(|(path, _)| matches!(written.get(path), Some(tree::Entry::Symlink { .. })));
+        links.map(|(path, (_, seconds, nanos))| (path, seconds, nanos)).collect()
+    };
+    let times = links(&world.c2.dir);
+    assert_eq!(times.len(), 6);
+    assert!(times.iter().all(|(_, seconds, nanos)| *seconds == 1_111_111_111 && *nanos > 0), "times of symlinks: {times:?}");
+    assert_eq!(times, links(&world.c1.dir));
     let after = tree::read(&world.c1.dir);
     assert!(after == written, "the tree changed where it was written");
 }
