@@ -1,5 +1,5 @@
-//! From a save in one mount to its bytes in another one, hub and both mounts on this machine. Prints milliseconds, and multiples of one
-//! durable commit on the same disk; judges nothing.
+//! From a save in one mount to its bytes in another one, hub and both mounts on this machine. Prints milliseconds, and beside them the
+//! medians of an fsync and of a durable commit on the same disk at the same time, and how many commits a save takes; judges nothing.
 
 #[allow(dead_code, reason = "the harness is that of the tests")]
 #[path = "../tests/common/mod.rs"]
@@ -19,10 +19,9 @@ use std::time::Instant;
 
 /// How many saves of each kind are measured.
 const SAVES: usize = 100;
-const COMMITS: usize = 200;
 /// How often it is looked whether the save has arrived; a figure is too large by half of it on average.
 const LOOK: Duration = Duration::from_micros(200);
-/// A person pauses between two saves: nothing of one is under way at the next.
+/// Between two saves: nothing of one is under way at the next.
 const PAUSE: Duration = Duration::from_millis(60);
 /// A save that takes longer is none.
 const LOST: Duration = Duration::from_secs(30);
@@ -32,59 +31,72 @@ const TABLE: TableDefinition<u64, &[u8]> = TableDefinition::new("commits");
 type Save = fn(&Path, &str);
 
 /// Durations of one kind.
-struct Figures {
-    name: &'static str,
-    taken: Vec<Duration>,
-}
+struct Figures(Vec<Duration>);
 
 impl Figures {
-    fn measure(name: &'static str, count: usize, mut one: impl FnMut(usize) -> Duration) -> Self {
-        let mut taken: Vec<Duration> = (0..count).map(&mut one).collect();
-        taken.sort();
-        Self { name, taken }
-    }
-
     /// The value that `percent` of a hundred do not exceed.
     fn percentile(&self, percent: usize) -> Duration {
-        self.taken[(self.taken.len() * percent).div_ceil(100).max(1) - 1]
+        let mut sorted = self.0.clone();
+        sorted.sort();
+        sorted[(sorted.len() * percent).div_ceil(100).max(1) - 1]
     }
 
-    fn print(&self, commit: Option<Duration>) {
-        let ms = |percent| self.percentile(percent).as_secs_f64() * 1e3;
-        let times = commit.map(|commit| format!("   {:6.1}", self.percentile(50).as_secs_f64() / commit.as_secs_f64()));
-        println!("{:44} {:8.2} {:8.2} {:8.2}{}", self.name, ms(50), ms(95), ms(100), times.unwrap_or_default());
+    fn ms(&self, percent: usize) -> f64 {
+        self.percentile(percent).as_secs_f64() * 1e3
     }
 }
 
-/// One write of 4 KiB and its fsync.
-fn fsyncs(dir: &Path) -> Figures {
-    let mut file = File::create_new(dir.join("fsync")).expect("a new file");
-    Figures::measure("write of 4 KiB and fsync", COMMITS, |_| {
+/// What is durable on the disk of the run, to compare with.
+struct Disk {
+    file: File,
+    database: Database,
+    commits: u64,
+}
+
+impl Disk {
+    fn new(dir: &Path) -> Self {
+        let file = File::create_new(dir.join("fsync")).expect("a new file");
+        Self { file, database: Database::create(dir.join("commits.redb")).expect("a new database"), commits: 0 }
+    }
+
+    /// One write of 4 KiB and its fsync.
+    fn fsync(&mut self) -> Duration {
         let begun = Instant::now();
-        file.write_all(&[7; 4096]).and_then(|()| file.sync_all()).expect("a durable write");
+        self.file.write_all(&[7; 4096]).and_then(|()| self.file.sync_all()).expect("a durable write");
         begun.elapsed()
-    })
-}
+    }
 
-/// One durable commit as the hub makes it.
-fn commits(dir: &Path) -> Figures {
-    let database = Database::create(dir.join("commits.redb")).expect("a new database");
-    Figures::measure("one redb commit, two-phase, quick-repair", COMMITS, |at| {
+    /// One durable commit as the hub makes it.
+    fn commit(&mut self) -> Duration {
+        self.commits += 1;
         let begun = Instant::now();
-        let mut transaction = database.begin_write().expect("a transaction");
+        let mut transaction = self.database.begin_write().expect("a transaction");
         transaction.set_two_phase_commit(true);
         transaction.set_quick_repair(true);
         let mut table = transaction.open_table(TABLE).expect("a table");
-        table.insert(at as u64, [7; 200].as_slice()).expect("an insert");
+        table.insert(self.commits, [7; 200].as_slice()).expect("an insert");
         drop(table);
         transaction.commit().expect("a commit");
         begun.elapsed()
-    })
+    }
+}
+
+/// Measures `one` again and again, each time after an fsync and a commit: the disk may be another one a minute later.
+fn measure(name: &str, disk: &mut Disk, mut one: impl FnMut(usize) -> Duration) {
+    let [mut fsyncs, mut commits, mut saves] = [const { Figures(Vec::new()) }; 3];
+    for at in 0..SAVES {
+        fsyncs.0.push(disk.fsync());
+        commits.0.push(disk.commit());
+        sleep(PAUSE);
+        saves.0.push(one(at));
+    }
+    let [median, p95, longest] = [50, 95, 100].map(|percent| saves.ms(percent));
+    let (fsync, commit) = (fsyncs.ms(50), commits.ms(50));
+    println!("{name:44} {median:8.2} {p95:8.2} {longest:8.2} {fsync:8.2} {commit:8.2} {:8.1}", median / commit);
 }
 
 /// How long it takes from the beginning of a save in one mount until the other one shows exactly these bytes.
 fn arrival(from: &Path, to: &Path, text: &str, save: Save) -> Duration {
-    sleep(PAUSE);
     let begun = Instant::now();
     save(from, text);
     loop {
@@ -127,13 +139,11 @@ fn main() {
     let [one, two] = [&world.c1, &world.c2].map(|client| client.dir.clone());
     let disk = one.parent().map(PathBuf::from).expect("a directory of the run");
     println!("{}", if cfg!(debug_assertions) { "development build" } else { "release build" });
-    println!("{:44} {:>8} {:>8} {:>8}   {:>6}", "milliseconds", "median", "p95", "longest", "commits");
-    let fsyncs = fsyncs(&disk);
-    let commits = commits(&disk);
-    fsyncs.print(None);
-    commits.print(None);
-    let commit = commits.percentile(50);
-
+    println!(
+        "{:44} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}",
+        "milliseconds", "median", "p95", "longest", "fsync", "commit", "commits"
+    );
+    let mut disk = Disk::new(&disk);
     let base = "A line of a note that somebody keeps, as notes are.\n".repeat(80);
     let kinds: [(&'static str, Save); 4] = [
         ("save in place", in_place),
@@ -145,17 +155,15 @@ fn main() {
         let mut text = base.clone();
         in_place(&one.join("note.md"), &text);
         world.settle();
-        let figures = Figures::measure(name, SAVES, |at| {
+        measure(name, &mut disk, |at| {
             text.push_str(&format!("line {at}\n"));
             arrival(&one.join("note.md"), &two.join("note.md"), &text, save)
         });
-        figures.print(Some(commit));
         world.settle();
     }
-    let figures = Figures::measure("new file", SAVES, |at| {
+    measure("new file", &mut disk, |at| {
         let name = format!("new {at}.md");
         arrival(&one.join(&name), &two.join(&name), &base, in_place)
     });
-    figures.print(Some(commit));
     world.settle();
 }
