@@ -152,6 +152,8 @@ mod tests {
             device: Some("laptop".into()),
             hub: Some("h:1".into()),
             since: None,
+            wire_sent: None,
+            wire_received: None,
         }
     }
 

@@ -249,6 +249,8 @@ pub(super) fn busy(last: Option<ClientStatus>, hub: &str) -> ClientStatus {
         device: None,
         hub: (!hub.is_empty()).then(|| hub.to_owned()),
         since: None,
+        wire_sent: None,
+        wire_received: None,
     };
     ClientStatus { idle: false, ..last.unwrap_or(nothing) }
 }

@@ -33,6 +33,15 @@ const ASTRAY: u32 = 50;
 /// A lost connection is tried at once after a local change, so often at most.
 const POKE: Duration = Duration::from_secs(5);
 
+/// Whether what happened at a path need not settle. `is_agreed`: hub and client have agreed on a node there, so that the path says who
+/// it is. Anything else may be the file that an editor is about to rename over another one.
+fn is_looked_at_once(what: What, is_agreed: impl FnOnce() -> bool) -> bool {
+    match what {
+        What::Closed | What::Attr | What::Appeared => is_agreed(),
+        What::Vanished => false,
+    }
+}
+
 impl Known for Replica {
     fn content(&self, fingerprint: &Fingerprint) -> Option<Content> {
         self.content_of(fingerprint)
@@ -77,15 +86,12 @@ impl Engine {
         if note.dir_ino == 0 || never_synced(&note.name) {
             return;
         }
-        let known = || {
+        let is_agreed = || {
             let name = Name::new(&note.name).ok()?;
-            self.replica.child(self.dir_node(note.dir_ino)?, &name)
+            let node = self.replica.child(self.dir_node(note.dir_ino)?, &name)?;
+            self.replica.base_content(node)
         };
-        let at_once = match note.what {
-            What::Closed | What::Attr => true,
-            What::Appeared => known().is_some(),
-            What::Vanished => false,
-        };
+        let at_once = is_looked_at_once(note.what, || is_agreed().is_some());
         let spot = (note.dir_ino, note.name);
         self.bypass.remove(&spot);
         self.settle.note(spot, at_once, now());
@@ -120,7 +126,10 @@ impl Engine {
                     return;
                 }
                 self.bypass.insert(spot.clone());
-                self.settle.note(spot, false, now());
+                // The watch reports a save through the mount as well: what is looked at now anyway must not wait for its echo to settle.
+                if !self.settle.is_due(&spot, now()) {
+                    self.settle.note(spot, false, now());
+                }
             }
         }
     }
@@ -303,5 +312,21 @@ impl Engine {
         }
         self.unread_due = Some(Instant::now() + RETRY);
         self.observe(self.unread.keys().cloned().collect());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A new file that was closed may be renamed over another one a moment later, and must not have gone to the hub by then; new bytes
+    /// at a path that is known go at once.
+    #[test]
+    fn a_temporary_file_settles() {
+        for what in [What::Closed, What::Attr, What::Appeared] {
+            assert!(!is_looked_at_once(what, || false), "{what:?}");
+            assert!(is_looked_at_once(what, || true), "{what:?}");
+        }
+        assert!(!is_looked_at_once(What::Vanished, || true));
     }
 }

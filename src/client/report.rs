@@ -80,6 +80,7 @@ impl Engine {
             errors.push(Note::new(b"", what, now()));
         }
         errors.sort_by_key(|note| note.at);
+        let traffic = self.session.as_ref().map(|session| session.connection.traffic());
         ClientStatus {
             ready: self.mounted.as_ref().is_none_or(|mounted| !mounted.has_ended()),
             idle,
@@ -95,6 +96,8 @@ impl Engine {
             device: self.device.clone(),
             hub: Some(self.hub.clone()),
             since: self.since.map(Stamp::from_millis),
+            wire_sent: traffic.map(|traffic| traffic.sent),
+            wire_received: traffic.map(|traffic| traffic.received),
         }
     }
 }

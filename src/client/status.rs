@@ -104,6 +104,12 @@ pub struct ClientStatus {
     /// Since when `connected` has been what it is; `None`: since the start.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub since: Option<Stamp>,
+    /// Bytes of UDP payload sent to the hub over the present connection, everything included; `None` without one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub wire_sent: Option<u64>,
+    /// The same of what the hub sent.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub wire_received: Option<u64>,
 }
 
 /// A file that is blocked here until `syncfs resolve`.
@@ -172,6 +178,8 @@ mod tests {
             device: None,
             hub: None,
             since: None,
+            wire_sent: None,
+            wire_received: None,
         }
     }
 

@@ -34,12 +34,18 @@ pub enum Stop {
 
 /// Waits until `condition` gives a value. What it says instead is shown when the deadline passes.
 #[track_caller]
-pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Result<T, String>) -> T {
+pub fn wait_for<T>(what: &str, condition: impl FnMut() -> Result<T, String>) -> T {
+    wait_within(DEADLINE, what, condition)
+}
+
+/// [`wait_for`] with a deadline of its own, for what is much work.
+#[track_caller]
+pub fn wait_within<T>(deadline: Duration, what: &str, mut condition: impl FnMut() -> Result<T, String>) -> T {
     let start = Instant::now();
     loop {
         match condition() {
             Ok(value) => return value,
-            Err(now) if start.elapsed() > DEADLINE => panic!("waited {DEADLINE:?} in vain: {what}; now: {now}"),
+            Err(now) if start.elapsed() > deadline => panic!("waited {deadline:?} in vain: {what}; now: {now}"),
             Err(_) => std::thread::sleep(POLL),
         }
     }
@@ -297,11 +303,17 @@ impl World {
     /// Waits until nothing is under way anywhere: both clients idle with everything the hub has, all three trees with one hash, and no conflict.
     #[track_caller]
     pub fn settle(&mut self) {
+        self.settle_within(DEADLINE);
+    }
+
+    /// [`World::settle`] with a deadline of its own.
+    #[track_caller]
+    pub fn settle_within(&mut self, deadline: Duration) {
         let World { hub, c1, c2, .. } = self;
         for process in [&mut hub.process, &mut c1.process, &mut c2.process].into_iter().flatten() {
             process.assert_alive();
         }
-        wait_for("hub and clients agree and rest", || {
+        wait_within(deadline, "hub and clients agree and rest", || {
             let hub = hub.status()?;
             for client in [&*c1, &*c2] {
                 let status = client.status()?;

@@ -41,6 +41,11 @@ impl Settle {
         ready
     }
 
+    /// Whether a place has settled by `now` and waits to be looked at.
+    pub fn is_due(&self, spot: &Spot, now: u64) -> bool {
+        self.pending.get(spot).is_some_and(|pending| pending.due <= now)
+    }
+
     /// When the next place will have settled.
     pub fn next_due(&self) -> Option<u64> {
         self.pending.values().map(|pending| pending.due).min()
@@ -66,7 +71,9 @@ mod tests {
         let mut settle = Settle::default();
         settle.note(spot("new"), false, 0);
         settle.note(spot("known"), true, 0);
+        assert!(settle.is_due(&spot("known"), 0) && !settle.is_due(&spot("new"), 0));
         assert_eq!(settle.ready(0), [spot("known")]);
+        assert!(!settle.is_due(&spot("known"), 0));
         settle.note(spot("new"), false, 30);
         assert_eq!(settle.ready(Settle::QUIET), Vec::<Spot>::new());
         assert_eq!(settle.next_due(), Some(30 + Settle::QUIET));
