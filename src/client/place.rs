@@ -31,6 +31,11 @@ impl Engine {
             }
             outcome => {
                 self.surprises.remove(&node);
+                if outcome == Err(PlaceFailure::OnlyIgnored)
+                    && let (Some(local), Some(path)) = (self.replica.local(node), self.path(node))
+                {
+                    self.aside.insert(local.fingerprint.ino, path);
+                }
                 outcome
             }
         }

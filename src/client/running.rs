@@ -241,6 +241,7 @@ impl Client {
             settle: Settle::default(),
             bypass: BTreeSet::new(),
             astray: BTreeMap::new(),
+            aside: BTreeMap::new(),
             unread: BTreeMap::new(),
             unread_due: None,
             scanned: false,
