@@ -91,7 +91,7 @@ pub enum RegisterError {
     #[error("this key is registered already, as {name}")]
     KeyKnown { name: String },
     #[error(
-        "this key was registered as {name} and revoked; a revoked key never comes back: make a new one with `syncfs key rotate`"
+        "this key was registered as {name} and revoked; a revoked key never comes back: move its device.key away and a new one is made"
     )]
     KeyRevoked { name: String },
     #[error("there is an active device named {name} already")]

@@ -107,7 +107,7 @@ impl Engine {
         eye.watch = self.watch.as_ref();
         let root = SeenIn::Node(NodeId::ROOT);
         let looked = eye.below(&hands.root, &RelPath::ROOT, root).and_then(|_| eye.limbo());
-        let Eye { sightings, complete, unread, restless, .. } = eye;
+        let Eye { sightings, complete, unread, restless, aside, .. } = eye;
         if let Err(error) = looked {
             tracing::warn!(%error, "the directory could not be looked at completely");
             self.disk_error = Some((format!("the directory cannot be looked at completely: {error}"), now()));
@@ -115,6 +115,7 @@ impl Engine {
             return;
         }
         self.disk_error = None;
+        self.aside = aside.into_iter().collect();
         let names = sightings.len();
         self.tell(Event::Observed { sightings, complete, full: true });
         self.scanned = true;

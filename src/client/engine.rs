@@ -15,6 +15,7 @@ use super::texts::Waiting;
 use crate::fs::gate::Ino;
 use crate::fs::mount::Mounted;
 use crate::fs::mount::Note;
+use crate::fs::path::RelPath;
 use crate::fs::place::Placer;
 use crate::fs::watch::Watch;
 use crate::merge::replica::Action;
@@ -94,6 +95,8 @@ pub(super) struct Engine {
     pub bypass: BTreeSet<Spot>,
     /// Spots whose directory was not where it was known to be, and how often.
     pub astray: BTreeMap<Spot, u32>,
+    /// Directories, by inode, that hold only what is never synchronized and so are no nodes, and where they were.
+    pub aside: BTreeMap<u64, RelPath>,
     /// What could not be looked at, why, and since when; tried again.
     pub unread: BTreeMap<(NodeId, Name), (String, u64)>,
     pub unread_due: Option<Instant>,

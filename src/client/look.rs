@@ -49,6 +49,8 @@ pub(super) struct Eye<'a> {
     pub unread: Vec<(RelPath, String)>,
     /// Files that changed while they were read.
     pub restless: Vec<RelPath>,
+    /// Directories, by inode, that are left out because they hold only what is never synchronized.
+    pub aside: Vec<(u64, RelPath)>,
     /// Watches every directory before it is listed, so that nothing comes in between unseen.
     pub watch: Option<&'a Watch>,
 }
@@ -64,6 +66,7 @@ impl<'a> Eye<'a> {
             complete: Vec::new(),
             unread: Vec::new(),
             restless: Vec::new(),
+            aside: Vec::new(),
             watch: None,
         }
     }
@@ -142,6 +145,7 @@ impl<'a> Eye<'a> {
             if is_new && seen == Below::OnlyIgnored {
                 self.sightings.truncate(at);
                 self.complete.truncate(mark);
+                self.aside.push((fingerprint.ino, path.clone()));
             }
         }
         Ok(())

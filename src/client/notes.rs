@@ -163,8 +163,8 @@ impl Engine {
         for spot in ready {
             let past_the_mount = self.bypass.remove(&spot);
             let Some(parent) = self.dir_node(spot.0) else {
-                // It will be seen with the directory above it.
                 self.astray.remove(&spot);
+                self.reconsider(spot.0);
                 continue;
             };
             let Ok(name) = Name::new(&spot.1) else { continue };
@@ -184,6 +184,25 @@ impl Engine {
         }
         if !spots.is_empty() {
             self.observe(spots);
+        }
+    }
+
+    /// A directory that held only what is never synchronized may hold more now, and nothing else tells of it. Any other that is not
+    /// known will be seen with the directory above it.
+    fn reconsider(&mut self, dir: u64) {
+        let Some(path) = self.aside.remove(&dir) else { return };
+        if !matches!(self.hands.root.look(&path), Ok(Some(look)) if look.fingerprint.ino == dir) {
+            self.scanned = false;
+            self.scan_due = None;
+            return;
+        }
+        let mut parent = NodeId::ROOT;
+        for name in path.names() {
+            let Some(id) = self.replica.child(parent, name) else {
+                self.note_place(&Place { parent, name: name.clone() });
+                return;
+            };
+            parent = id;
         }
     }
 
@@ -265,7 +284,8 @@ impl Engine {
         if limbo && let Err(error) = eye.limbo() {
             tracing::warn!(%error, "the staging directory cannot be looked at");
         }
-        let Eye { sightings, complete, unread, restless, .. } = eye;
+        let Eye { sightings, complete, unread, restless, aside, .. } = eye;
+        self.aside.extend(aside);
         for place in &told {
             self.unread.remove(place);
         }

@@ -2,6 +2,7 @@
 
 use super::engine::Engine;
 use super::look::watch_dir;
+use crate::fs::gate::Ino;
 use crate::fs::observe;
 use crate::fs::path::RelPath;
 use crate::fs::place::PlaceError;
@@ -31,6 +32,11 @@ impl Engine {
             }
             outcome => {
                 self.surprises.remove(&node);
+                if outcome == Err(PlaceFailure::OnlyIgnored)
+                    && let (Some(local), Some(path)) = (self.replica.local(node), self.path(node))
+                {
+                    self.aside.insert(local.fingerprint.ino, path);
+                }
                 outcome
             }
         }
@@ -45,7 +51,12 @@ impl Engine {
             self.check_dir(place.parent)?;
         }
         let placement = self.placement(node, step, local.as_ref())?;
-        match self.placer.place(&placement) {
+        let hands = self.hands.clone();
+        // What is saved between the placer's last look and its act is not overtaken.
+        let placing = placement.expected().map(|seen| hands.gate.placing(Ino { dev: seen.dev, ino: seen.ino }));
+        let outcome = self.placer.place(&placement);
+        drop(placing);
+        match outcome {
             Ok(placed) => {
                 let Some(now) = placed.now else { return Ok(None) };
                 let content = match (step, &local) {

@@ -201,8 +201,9 @@ impl Client {
         let gate = Arc::new(Gate::new());
         let hands = Arc::new(Hands::new(root.clone(), stage.clone(), gate.clone(), store));
         let (replica, staged) = core::load(&hands, state)?;
-        let identity = Identity::from_pkcs8(settings.identity.pkcs8())
-            .map_err(|error| ClientError::failed(error, "Make a new key with `syncfs key generate`."))?;
+        let identity = Identity::from_pkcs8(settings.identity.pkcs8()).map_err(|error| {
+            ClientError::failed(error, "Move device.key away: the next start makes a new one, which has to be registered.")
+        })?;
         let runtime = Builder::new_multi_thread().worker_threads(2).thread_name("syncfs-net").enable_all().build();
         let runtime = runtime.map_err(failed("no threads for the network", "Look at the system's limits."))?;
         let handle = runtime.handle().clone();
@@ -241,6 +242,7 @@ impl Client {
             settle: Settle::default(),
             bypass: BTreeSet::new(),
             astray: BTreeMap::new(),
+            aside: BTreeMap::new(),
             unread: BTreeMap::new(),
             unread_due: None,
             scanned: false,

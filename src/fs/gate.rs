@@ -54,6 +54,15 @@ pub struct Gate {
 struct Inodes {
     blocked: HashSet<Ino>,
     writers: HashMap<Ino, Writers>,
+    placing: Option<Target>,
+}
+
+/// What the applier is about to replace or remove.
+#[derive(Debug, Clone, Copy)]
+struct Target {
+    ino: Ino,
+    /// Somebody has had it open for writing since.
+    written: bool,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -65,6 +74,16 @@ struct Writers {
 /// The gate held: between the question and the system call nothing else passes.
 #[derive(Debug)]
 pub struct Entered<'a>(MutexGuard<'a, Inodes>);
+
+/// From here until dropped the applier may replace or remove one inode only, and that only if nobody has written it meanwhile.
+#[derive(Debug)]
+pub struct Placing<'a>(&'a Gate);
+
+impl Drop for Placing<'_> {
+    fn drop(&mut self) {
+        self.0.enter().0.placing = None;
+    }
+}
 
 /// Makes the thread that called [`Gate::register_applier`] the applier until dropped. It cannot leave its thread.
 #[derive(Debug)]
@@ -157,6 +176,15 @@ impl Gate {
         then(left)
     }
 
+    /// Begins, before the last look at it, what ends with the applier replacing or removing `ino`: a save that comes in between, in
+    /// place or by another file, makes the applier's act fail instead of being overtaken. There is one at a time.
+    pub fn placing(&self, ino: Ino) -> Placing<'_> {
+        let mut entered = self.enter();
+        let written = entered.writers(ino) > 0;
+        entered.0.placing = Some(Target { ino, written });
+        Placing(self)
+    }
+
     /// Makes the calling thread an applier: what it does through the mount passes blocks, is no local edit, and never
     /// overtakes an open writer. It must not be a thread that serves the mount.
     #[must_use]
@@ -199,10 +227,25 @@ impl Entered<'_> {
     /// May this inode be unlinked, renamed over or truncated by path?
     ///
     /// # Errors
-    /// `EROFS` as [`Entered::may_change`]; `EBUSY` for the applier while somebody has it open for writing.
+    /// `EROFS` as [`Entered::may_change`]; `EBUSY` for the applier while somebody has it open for writing, or when it is not what
+    /// [`Gate::placing`] was told, or was written since.
     pub fn may_replace(&self, ino: Ino, who: Who) -> Result<(), Errno> {
         self.may_change(ino, who)?;
-        if who == Who::Applier { self.unwritten(ino) } else { Ok(()) }
+        if who == Who::User {
+            return Ok(());
+        }
+        if self.0.placing.is_some_and(|target| target.ino != ino || target.written) {
+            return Err(Errno::BUSY);
+        }
+        self.unwritten(ino)
+    }
+
+    /// May something be put where nothing is?
+    ///
+    /// # Errors
+    /// `EBUSY` for the applier when it was to replace something: that was removed.
+    pub fn may_appear(&self, who: Who) -> Result<(), Errno> {
+        if who == Who::Applier && self.0.placing.is_some() { Err(Errno::BUSY) } else { Ok(()) }
     }
 
     /// The inode lost its last name: a block ends with it, because its number may be another file's next.
@@ -212,6 +255,9 @@ impl Entered<'_> {
 
     /// One more handle is open for writing.
     pub fn writer_opened(&mut self, ino: Ino, who: Who) {
+        if let Some(target) = self.0.placing.as_mut().filter(|target| target.ino == ino) {
+            target.written = true;
+        }
         let writers = self.0.writers.entry(ino).or_default();
         writers.open += 1;
         writers.user |= who == Who::User;

@@ -117,13 +117,15 @@ impl ConnectError {
 fn refusal_hint(code: CloseCode, own: &PublicKey) -> String {
     match code {
         CloseCode::NotRegistered => {
-            format!("Ask whoever runs the hub to run, on an admin system: syncfs admin register {own} --name {}", host_name())
+            let name = host_name();
+            format!("Ask whoever runs the hub to run there, DIR being its data: syncfs admin register {own} --name {name} --data DIR")
         }
         CloseCode::Revoked => {
-            "A revoked key never comes back: make a new one with `syncfs key rotate` and have that registered.".into()
+            "A revoked key never comes back: move the file device.key away; the next start makes a new one, to be registered.".into()
         }
         CloseCode::Elsewhere => {
-            "If this machine was copied from another one, make it a key of its own with `syncfs key rotate` and have that registered.".into()
+            "If this machine was copied from another one, move device.key away: the next start makes a key of its own, to be registered."
+                .into()
         }
         CloseCode::Reseed => "Its state came from a backup or a copy and has to be brought up to date from the hub first.".into(),
         CloseCode::HistoryForked => "The hub may have been restored from a backup: ask whoever runs it.".into(),

@@ -132,6 +132,7 @@ async fn unregistered_client_is_told_what_to_run() {
     let sentence = error.to_string();
     assert!(sentence.contains(&hub.addr) && sentence.contains(&stranger.public().fingerprint()), "{sentence}");
     assert!(error.hint().contains(&format!("syncfs admin register {} --name ", stranger.public())), "{}", error.hint());
+    assert!(error.hint().ends_with(" --data DIR"), "{}", error.hint());
     let (_client, admission, _control) = hub.client().await;
     assert_eq!(admission.device.number, 1, "the first connection handed on is the registered client's");
 }

@@ -134,6 +134,27 @@ fn a_change_past_the_mount_is_seen() {
     wait_for("the mount shows it", || a.read("d/f") == "22" && a.read("d/new") == "3");
 }
 
+/// A directory that at first holds nothing but an editor's swap file is nobody else's business; with the first file in it, it is, and
+/// so it is where the rest of it was removed elsewhere.
+#[test]
+fn a_directory_of_ignored_files_gets_a_real_one() {
+    let Some((_site, a, b)) = pair() else { return };
+    fs::create_dir_all(a.path("new/deep")).unwrap();
+    a.write("new/deep/.f.swp", "");
+    a.write("old/f", "1");
+    wait_equal(&[&a, &b]);
+    assert!(!b.has("new") && b.has("old/f"));
+    a.write("new/deep/f", "1");
+    wait_for("the first file", || b.has("new/deep/f") && b.read("new/deep/f") == "1");
+    a.write("old/.f.swp", "");
+    fs::remove_dir_all(b.path("old")).unwrap();
+    wait_for("the removal", || !a.has("old/f"));
+    wait_equal(&[&a, &b]);
+    a.write("old/g", "2");
+    wait_for("the next file", || b.has("old/g") && b.read("old/g") == "2");
+    wait_equal(&[&a, &b]);
+}
+
 /// A stopped client leaves a plain directory with every file; what is done to it then is found by the next start.
 #[test]
 fn a_stop_leaves_a_plain_directory() {

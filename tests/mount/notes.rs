@@ -176,6 +176,41 @@ fn the_applier_does_not_overtake_a_writer() {
     assert_eq!(world.read("f"), "theirs");
 }
 
+/// A save that comes and goes between the applier's last look and its act is not overtaken, however it saves; nor is a removal undone.
+#[test]
+fn the_applier_does_not_overtake_a_save_it_did_not_see() {
+    let Some(world) = World::new() else { return };
+    type Save = fn(&World);
+    let saves: [(&str, Save); 3] = [
+        ("in place", |world| world.write("f", "saved")),
+        ("by renaming", |world| {
+            world.write("new", "saved");
+            fs::rename(world.path("new"), world.path("f")).unwrap();
+        }),
+        ("removed", |world| fs::remove_file(world.path("f")).unwrap()),
+    ];
+    for (how, save) in saves {
+        world.write("staged", "theirs");
+        world.write("f", "seen");
+        let ino = world.ino("f");
+        wait_for("it is closed", || world.gate.writers(ino) == 0 && world.gate.writers(world.ino("staged")) == 0);
+        let placing = world.gate.placing(ino);
+        save(&world);
+        wait_for("it is closed", || !world.gate.is_any_written());
+        world.as_applier(|| {
+            let replaced = fs::rename(world.path("staged"), world.path("f"));
+            assert_eq!(errno(replaced), libc::EBUSY, "{how}");
+            assert!(fs::remove_file(world.path("f")).is_err(), "{how}");
+        });
+        drop(placing);
+        if how != "removed" {
+            assert_eq!(world.read_under("f"), "saved", "{how}");
+        }
+    }
+    world.as_applier(|| fs::rename(world.path("staged"), world.path("f")).unwrap());
+    assert_eq!(world.read("f"), "theirs");
+}
+
 /// The applier and users that replace, write and list in one directory get on with each other.
 #[test]
 fn the_applier_and_users_work_side_by_side() {

@@ -194,9 +194,10 @@ impl Served {
         self.may_change(caller.who)?;
         let (dir, at) = self.directory(parent)?;
         self.not_state(at.stx_ino, name)?;
+        // Held since before the look: nobody puts another file there in between.
+        let mut entered = self.gate().enter();
         let victim = entry(&dir, name)?;
         let stat = attrs::of_fd(&victim)?;
-        let mut entered = self.gate().enter();
         entered.may_replace(self.gated(stat.stx_ino), caller.who)?;
         rustix::fs::unlinkat(&dir, name, if directory { AtFlags::REMOVEDIR } else { AtFlags::empty() })?;
         if is_last(&stat) {
@@ -228,6 +229,8 @@ impl Served {
         let (to_dir, to_at) = self.directory(to.0)?;
         self.not_state(from_at.stx_ino, from.1)?;
         self.not_state(to_at.stx_ino, to.1)?;
+        // Held since before the look: nobody puts another file there in between.
+        let mut entered = self.gate().enter();
         let moved = entry(&from_dir, from.1)?;
         let moved_stat = attrs::of_fd(&moved)?;
         let target = match entry(&to_dir, to.1) {
@@ -236,7 +239,6 @@ impl Served {
             Err(errno) => return Err(errno),
         };
 
-        let mut entered = self.gate().enter();
         entered.may_change(self.gated(moved_stat.stx_ino), caller.who)?;
         if let Some((stat, _)) = &target {
             let gated = self.gated(stat.stx_ino);
@@ -245,6 +247,8 @@ impl Served {
             } else if !flags.contains(RenameFlags::NOREPLACE) {
                 entered.may_replace(gated, caller.who)?;
             }
+        } else if !flags.contains(RenameFlags::NOREPLACE) {
+            entered.may_appear(caller.who)?;
         }
         // Paths are put together from the table: nobody may look between the rename and its being known.
         let mut victim = None;

@@ -1,7 +1,9 @@
 use super::*;
 use crate::fs::observe::LookKind;
 use crate::fs::observe::Reading;
+use crate::model::Hash;
 use crate::model::Name;
+use crate::model::NodeId;
 use rustix::fs::XattrFlags;
 use rustix::mount::MountFlags;
 use rustix::mount::UnmountFlags;

@@ -9,6 +9,7 @@
 mod collect;
 mod index;
 mod pack;
+mod patches;
 mod size;
 
 #[cfg(test)]
@@ -26,9 +27,7 @@ use super::db::Db;
 use super::db::StoreError;
 use super::db::at;
 use super::db::sync_dir;
-use crate::merge::delta;
 use crate::model::Hash;
-use crate::model::codec::decode_stored;
 use crate::wire::CHUNK_MAX;
 use crate::wire::Chunk;
 use crate::wire::Delta;
@@ -60,8 +59,6 @@ const PENDING_MAX: usize = 4096;
 const UNSYNCED_MAX: u64 = 64 << 20;
 /// Pack files kept open for reading.
 const OPEN_MAX: usize = 64;
-/// Bytes of offered patches that wait for their record; beyond it they are forgotten and deltas are made anew.
-const OFFERED_MAX: usize = 16 << 20;
 /// The most chunks of one content: 64 GiB at the usual chunk size.
 pub const LIST_MAX: usize = 1 << 20;
 const LEVEL: i32 = 3;
@@ -353,41 +350,6 @@ impl Contents {
         shared.pieces.retain(|hash, _| !pieces.contains_key(hash));
         shared.lists.retain(|hash, _| !lists.contains_key(hash));
         Ok(())
-    }
-
-    /// Remembers an uploaded and verified delta to the content `to`, to be kept with the record that replaces the delta's base by it.
-    pub fn offer_patch(&self, to: &Hash, delta: Delta) {
-        let mut shared = hold(&self.shared);
-        if shared.offered_bytes + delta.bytes.len() > OFFERED_MAX {
-            shared.offered.clear();
-            shared.offered_bytes = 0;
-        }
-        shared.offered_bytes += delta.bytes.len();
-        if let Some(old) = shared.offered.insert((delta.base, *to), delta) {
-            shared.offered_bytes -= old.bytes.len();
-        }
-    }
-
-    /// A delta from one content to another: the uploaded one where there is one, else made from both where both are here and small.
-    /// `None` where sending the content is as good.
-    pub fn delta_for(&self, from: &Hash, to: &Hash) -> Result<Option<Delta>, StoreError> {
-        if let Some(delta) = hold(&self.shared).offered.get(&(*from, *to)) {
-            return Ok(Some(delta.clone()));
-        }
-        if let Some(value) = self.db.read()?.open_table(PATCHES)?.get(patch_key(from, to).as_slice())? {
-            return Ok(Some(decode_stored(value.value())?));
-        }
-        let Some(new) = self.read(to, delta::DELTA_MAX)? else { return Ok(None) };
-        let Some(base) = self.read(from, delta::DELTA_MAX)? else { return Ok(None) };
-        Ok(delta::make(&base, &new))
-    }
-
-    /// The offered delta between the two, which then belongs to the caller's transaction.
-    pub(super) fn take_patch(&self, from: &Hash, to: &Hash) -> Option<Delta> {
-        let mut shared = hold(&self.shared);
-        let delta = shared.offered.remove(&(*from, *to))?;
-        shared.offered_bytes -= delta.bytes.len();
-        Some(delta)
     }
 
     /// References hold these from now on, and soon nothing else has to.
