@@ -394,3 +394,29 @@ fn a_renamed_directory_is_one_record() {
     assert_eq!(inodes(&world, "k"), before);
     assert!(world.clients[1].disk.child(ROOT, &path("d")[0]).is_none());
 }
+
+/// A client that is killed after a new version is in place and before that is recorded has not edited it: the version after that is
+/// simply taken, also when it rewrites the same words.
+#[test]
+fn killed_between_rename_and_commit() {
+    let mut world = World::with(Dice::new(3), 2);
+    does(&mut world, 0, Does::Create("f", "the quick brown fox\n"));
+    world.rest();
+    does(&mut world, 0, Does::Write("f", "the quick red fox\n"));
+    let on_disk = |world: &World| {
+        let disk = &world.clients[1].disk;
+        disk.at(&path("f")).map(|ino| disk.inodes[&ino].bytes.clone())
+    };
+    for _ in 0..60_000 {
+        if on_disk(&world).as_deref() == Some(b"the quick red fox\n") {
+            break;
+        }
+        world.progress();
+    }
+    world.client_crashes(1);
+    does(&mut world, 0, Does::Write("f", "the quick blue fox\n"));
+    world.rest_of(&[0]);
+    world.rest();
+    assert!(world.clients[1].blocked.is_empty(), "a version of the hub was taken for an edit");
+    assert_eq!(on_disk(&world).as_deref(), Some(&b"the quick blue fox\n"[..]));
+}

@@ -98,7 +98,8 @@ impl Replica {
         let same_place = !in_limbo && head.place.value.as_ref() == Some(&local.place);
         let same_content = local.content.as_ref() == Some(&head.content.value);
         let before = self.base.get(&id).cloned();
-        let mut base = match (&before, same_place && same_content) {
+        let passed = self.passed_content(id, local.content.as_ref());
+        let mut base = match (&before, same_place && (same_content || passed.is_some())) {
             (Some(base), _) => base.clone(),
             (None, true) => Base { node: head.clone(), seen: None },
             (None, false) => return false,
@@ -108,6 +109,8 @@ impl Replica {
         }
         if same_content {
             base.node.content = head.content.clone();
+        } else if let Some(passed) = passed {
+            base.node.content = passed;
         }
         if local.attrs == head.attrs.value {
             base.node.attrs = head.attrs.clone();
@@ -121,9 +124,17 @@ impl Replica {
         settled
     }
 
+    /// The version that the file here holds, if the hub had it after the base: it was put here and the crash came before it was recorded.
+    fn passed_content(&self, id: NodeId, ours: Option<&Content>) -> Option<Register<Content>> {
+        let agreed = self.base.get(&id).map_or(0, |base| base.node.content.seq);
+        let passed = self.passed.get(&id)?.iter().rev();
+        passed.into_iter().find(|passed| Some(&passed.value) == ours && passed.seq > agreed).cloned()
+    }
+
     pub(super) fn forget(&mut self, id: NodeId) {
         let known = self.base.remove(&id).is_some() | self.head.get(id).is_some();
         self.head.remove(id);
+        self.passed.remove(&id);
         self.kept.remove(&id);
         if known {
             self.unsave(id);
@@ -194,6 +205,7 @@ impl Replica {
             self.open.remove(&id);
             self.failures.remove(&id);
             self.places.remove(&id);
+            self.passed.remove(&id);
             self.clear_conflict(id);
             self.clear_intent(id);
             self.wake_waiters(id);

@@ -126,6 +126,13 @@ impl Replica {
                 self.touch_around(other);
             }
         }
+        if let Some(before) = self.head.get(id).map(|node| node.content.clone()).filter(|before| *before != node.content) {
+            let passed = self.passed.entry(id).or_default();
+            passed.push(before);
+            if passed.len() > super::PASSED {
+                passed.remove(0);
+            }
+        }
         self.head.set(id, node.clone());
         self.open.insert(id);
         self.failures.remove(&id);

@@ -44,6 +44,7 @@ use crate::model::Node;
 use crate::model::NodeId;
 use crate::model::OpId;
 use crate::model::Place;
+use crate::model::Register;
 use crate::model::Seq;
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -53,6 +54,9 @@ use trees::LocalTree;
 
 /// How often one event may lead to another look at what it changed.
 const ROUNDS: usize = 1_000;
+
+/// How many passed contents of a node are remembered.
+const PASSED: usize = 64;
 
 /// What a replica is told once.
 #[derive(Debug, Clone)]
@@ -129,6 +133,8 @@ pub struct Replica {
     base: BTreeMap<NodeId, Base>,
     local: LocalTree,
     head: HeadTree,
+    /// Contents that the hub has had since the base, newest last: who holds one of them has merely not got further.
+    passed: BTreeMap<NodeId, Vec<Register<Content>>>,
     proposed: BTreeMap<OpId, Proposed>,
     intents: BTreeMap<NodeId, Intent>,
     conflicts: BTreeMap<NodeId, Conflict>,
@@ -197,6 +203,7 @@ impl Replica {
             base: state.base,
             local,
             head,
+            passed: BTreeMap::new(),
             proposed: state.proposed,
             intents: state.intents,
             conflicts: state.conflicts,
