@@ -116,6 +116,7 @@ impl Engine {
         }
         self.disk_error = None;
         self.aside = aside.into_iter().collect();
+        self.loose.all();
         let names = sightings.len();
         self.tell(Event::Observed { sightings, complete, full: true });
         self.scanned = true;

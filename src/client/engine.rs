@@ -9,6 +9,7 @@ use super::inputs::Inputs;
 use super::inputs::Queue;
 use super::link::Session;
 use super::link::Trouble;
+use super::persist::Loose;
 use super::running::Outside;
 use super::status::ClientStatus;
 use super::texts::Waiting;
@@ -86,6 +87,8 @@ pub(super) struct Engine {
     /// What the next commit makes durable, and the ticket to report then.
     pub writes: Vec<ClientWrite>,
     pub ticket: Option<u64>,
+    /// What that commit relies on and may not be durable.
+    pub loose: Loose,
     /// What the hub may hear only after that commit.
     pub outbox: Vec<ToHub>,
     /// Contents that the store keeps, as far as is known.

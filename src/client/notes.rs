@@ -280,6 +280,9 @@ impl Engine {
         for place in &told {
             self.unread.remove(place);
         }
+        // A place that is seen with what is below it has more sightings than one.
+        let below = sightings.len().saturating_sub(told.len());
+        self.loose.seen(told, if below > 0 { usize::MAX } else { 0 });
         if !sightings.is_empty() || !complete.is_empty() {
             self.tell(Event::Observed { sightings, complete, full: false });
         }
