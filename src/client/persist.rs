@@ -95,23 +95,32 @@ impl Engine {
     fn commit(&mut self) -> Result<(), StoreError> {
         let mut bases: Vec<(Hash, Vec<u8>)> = Vec::new();
         let mut size = 0;
+        let mut taken = BTreeSet::new();
         for write in &self.writes {
             let ClientWrite::Base(id, Some(base)) = write else { continue };
             let Content::File { hash, len } = &base.node.content.value else { continue };
-            if *len == 0 || *len > BASE_MAX as u64 || !self.kept.insert(*hash) {
+            if *len == 0 || *len > BASE_MAX as u64 || self.kept.contains(hash) || taken.contains(hash) {
                 continue;
             }
-            let bytes = self.bytes_of(*id, *hash, *len).filter(|bytes| std::str::from_utf8(bytes).is_ok());
-            let Some(bytes) = bytes else { continue };
+            let Some(bytes) = self.bytes_of(*id, *hash, *len) else { continue };
+            if std::str::from_utf8(&bytes).is_err() {
+                // Never merged: known without reading it again.
+                self.kept.insert(*hash);
+                continue;
+            }
             size += bytes.len();
+            taken.insert(*hash);
             bases.push((*hash, bytes));
             if size > BASES {
                 self.put(&[], &bases)?;
-                bases.clear();
+                self.kept.extend(bases.drain(..).map(|(hash, _)| hash));
                 size = 0;
             }
         }
-        self.put(&self.writes, &bases)
+        self.put(&self.writes, &bases)?;
+        // Not before: what a full disk refused is stored by the next attempt.
+        self.kept.extend(bases.into_iter().map(|(hash, _)| hash));
+        Ok(())
     }
 
     fn put(&self, writes: &[ClientWrite], bases: &[(Hash, Vec<u8>)]) -> Result<(), StoreError> {
