@@ -4,6 +4,7 @@ use super::ClientError;
 use super::conflicts::Shown;
 use super::control::Reply;
 use super::hands::Hands;
+use super::inputs::FetchFailure;
 use super::inputs::Input;
 use super::inputs::Inputs;
 use super::inputs::Queue;
@@ -119,7 +120,7 @@ pub(super) struct Engine {
     pub since: Option<u64>,
     pub trouble: Option<Trouble>,
     pub poked: Instant,
-    pub fetched: Vec<(u64, Hash, Result<(), String>)>,
+    pub fetched: Vec<(u64, Hash, Result<(), FetchFailure>)>,
     /// Contents under way, each way.
     pub transfers: usize,
     /// What is wrong with the disk or the store, and since when.

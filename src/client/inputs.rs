@@ -14,6 +14,7 @@ use crate::model::NodeId;
 use crate::wire::Hello;
 use crate::wire::ToClient;
 use crate::wire::Welcome;
+use std::fmt;
 use std::sync::mpsc::Receiver;
 use std::sync::mpsc::Sender;
 use std::sync::mpsc::channel;
@@ -44,7 +45,7 @@ pub(super) enum Input {
     Fetched {
         session: u64,
         hash: Hash,
-        result: Result<(), String>,
+        result: Result<(), FetchFailure>,
     },
     Uploaded {
         session: u64,
@@ -56,6 +57,29 @@ pub(super) enum Input {
     Status(Sender<ClientStatus>),
     /// End, and say when it is done.
     Stop(Sender<Result<(), ClientError>>),
+}
+
+/// Why a content did not come from the hub.
+pub(super) enum FetchFailure {
+    /// The hub says that it does not have it.
+    Absent,
+    /// A sentence for people.
+    Other(String),
+}
+
+impl From<String> for FetchFailure {
+    fn from(what: String) -> Self {
+        Self::Other(what)
+    }
+}
+
+impl fmt::Display for FetchFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Absent => "the hub does not hold this content at the moment",
+            Self::Other(what) => what,
+        })
+    }
 }
 
 /// Why a content did not get to the hub.
