@@ -18,6 +18,7 @@ use std::fmt;
 use std::sync::mpsc::Receiver;
 use std::sync::mpsc::Sender;
 use std::sync::mpsc::channel;
+use std::time::Instant;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::oneshot;
 
@@ -114,6 +115,6 @@ impl Inputs {
     /// Whether the engine still listens.
     pub fn send(&self, input: Input) -> bool {
         let sent = self.inputs.send(input).is_ok();
-        sent && self.bell.send(Note { dir_ino: 0, name: Vec::new(), what: What::Attr }).is_ok()
+        sent && self.bell.send(Note { dir_ino: 0, name: Vec::new(), what: What::Attr, at: Instant::now() }).is_ok()
     }
 }

@@ -88,7 +88,9 @@ impl Engine {
         };
         let spot = (note.dir_ino, note.name);
         self.bypass.remove(&spot);
-        self.settle.note(spot, at_once, now());
+        // Heard after a long turn, the second end of a rename would settle after the first and look like something new.
+        let at = now().saturating_sub(u64::try_from(note.at.elapsed().as_millis()).unwrap_or(u64::MAX));
+        self.settle.note(spot, at_once, at);
         if self.session.is_none() && self.poked.elapsed() >= POKE {
             self.poked = Instant::now();
             self.outside.poke.notify_one();
