@@ -263,7 +263,7 @@ impl Client {
     fn merge(&mut self, node: NodeId, base: &Option<Content>, ours: &Content, theirs: &Content) -> MergeOutcome {
         let ours = ours.blob().and_then(|hash| self.bytes_of(node, hash));
         let theirs = theirs.blob().and_then(|hash| self.staged.get(&hash).cloned());
-        let base = base.as_ref().and_then(Content::blob).and_then(|hash| crate::world::old_bytes(hash));
+        let base = base.as_ref().and_then(Content::blob).and_then(crate::world::old_bytes);
         let (Some(base), Some(ours), Some(theirs)) = (base, ours, theirs) else { return MergeOutcome::Conflict };
         match crate::merge_lines(&base, &ours, &theirs) {
             Some(bytes) => {

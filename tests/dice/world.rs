@@ -136,13 +136,13 @@ impl World {
                 }
                 self.tell_hub(Event::Persisted { ticket });
             }
-            Action::Welcome { session, welcome } => self.to_client(session, Down::Welcome(welcome)),
-            Action::Send { session, message } => self.to_client(session, Down::Message(message)),
-            Action::Close { session, .. } => self.to_client(session, Down::Closed),
+            Action::Welcome { session, welcome } => self.tell_client(session, Down::Welcome(welcome)),
+            Action::Send { session, message } => self.tell_client(session, Down::Message(message)),
+            Action::Close { session, .. } => self.tell_client(session, Down::Closed),
         }
     }
 
-    fn to_client(&mut self, session: u64, message: Down) {
+    fn tell_client(&mut self, session: u64, message: Down) {
         if let Some(queue) = self.down.get_mut(&session) {
             queue.push_back(message);
         }
