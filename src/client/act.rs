@@ -5,6 +5,7 @@ use super::engine::Fault;
 use super::engine::now;
 use super::fetch;
 use super::fetch::Wanted;
+use super::inputs::FetchFailure;
 use super::inputs::Input;
 use super::inputs::UploadFailure;
 use super::link::Session;
@@ -119,26 +120,32 @@ impl Engine {
         }
         let mut arrived = Vec::new();
         for (session, hash, result) in std::mem::take(&mut self.fetched) {
+            let result = match result {
+                // Placed or swept away in between: who else waits for it asks again.
+                Ok(()) if !matches!(self.hands.stage.has(&hash), Ok(true)) => {
+                    Err(FetchFailure::Other("it was used up before everybody had it: tried again".into()))
+                }
+                result => result,
+            };
             match result {
                 Ok(()) => arrived.push(hash),
-                Err(what) => {
+                Err(failure) => {
                     let is_current = self.is_current(session);
-                    self.waiting.failed(&hash, is_current);
+                    self.waiting.failed(&hash, is_current && matches!(failure, FetchFailure::Absent));
                     if is_current {
+                        let what = failure.to_string();
                         tracing::debug!(what, %hash, "fetch");
                         self.tell(Event::FetchFailed { hash, what });
                     }
                 }
             }
         }
-        // What was swept away in between is fetched again.
-        arrived.retain(|hash| matches!(self.hands.stage.has(hash), Ok(true)));
         if !arrived.is_empty() {
             self.hands.stage.sync(&arrived).map_err(|error| Fault::Store(format!("staged contents are not durable: {error}")))?;
             self.waiting.arrived(&arrived);
             self.tell(Event::Fetched { hashes: arrived });
+            self.retry_merges();
         }
-        self.retry_merges();
         Ok(())
     }
 

@@ -116,6 +116,7 @@ impl Engine {
         }
         self.disk_error = None;
         self.aside = aside.into_iter().collect();
+        self.loose.all();
         let names = sightings.len();
         self.tell(Event::Observed { sightings, complete, full: true });
         self.scanned = true;
@@ -144,7 +145,7 @@ impl Engine {
         self.outbox.clear();
         self.fetched.clear();
         self.unread.clear();
-        self.waiting.merges.clear();
+        self.waiting.forget();
         self.stalled = None;
         // A full disk fails again and again; it must not be asked without a pause.
         self.scan_due = Some(Instant::now() + RETRY);

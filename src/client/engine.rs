@@ -4,11 +4,13 @@ use super::ClientError;
 use super::conflicts::Shown;
 use super::control::Reply;
 use super::hands::Hands;
+use super::inputs::FetchFailure;
 use super::inputs::Input;
 use super::inputs::Inputs;
 use super::inputs::Queue;
 use super::link::Session;
 use super::link::Trouble;
+use super::persist::Loose;
 use super::running::Outside;
 use super::status::ClientStatus;
 use super::texts::Waiting;
@@ -86,6 +88,8 @@ pub(super) struct Engine {
     /// What the next commit makes durable, and the ticket to report then.
     pub writes: Vec<ClientWrite>,
     pub ticket: Option<u64>,
+    /// What that commit relies on and may not be durable.
+    pub loose: Loose,
     /// What the hub may hear only after that commit.
     pub outbox: Vec<ToHub>,
     /// Contents that the store keeps, as far as is known.
@@ -116,7 +120,7 @@ pub(super) struct Engine {
     pub since: Option<u64>,
     pub trouble: Option<Trouble>,
     pub poked: Instant,
-    pub fetched: Vec<(u64, Hash, Result<(), String>)>,
+    pub fetched: Vec<(u64, Hash, Result<(), FetchFailure>)>,
     /// Contents under way, each way.
     pub transfers: usize,
     /// What is wrong with the disk or the store, and since when.

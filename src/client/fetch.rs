@@ -1,6 +1,7 @@
 //! Getting a content from the hub into the stage.
 
 use super::hands::Hands;
+use super::inputs::FetchFailure;
 use super::link::Session;
 use crate::fs::path::RelPath;
 use crate::fs::stage::StagedWriter;
@@ -43,8 +44,8 @@ fn shown(error: impl std::fmt::Display) -> String {
 /// Gets it and stages it; durable after a sync of the stage.
 ///
 /// # Errors
-/// A sentence for people.
-pub(super) async fn fetch(hands: Arc<Hands>, session: Session, wanted: Wanted) -> Result<(), String> {
+/// [`FetchFailure`].
+pub(super) async fn fetch(hands: Arc<Hands>, session: Session, wanted: Wanted) -> Result<(), FetchFailure> {
     let _permit = session.transfers.clone().acquire_owned().await.map_err(shown)?;
     let there = hands.stage.has(&wanted.hash).map_err(shown)?;
     if there {
@@ -63,18 +64,18 @@ pub(super) async fn fetch(hands: Arc<Hands>, session: Session, wanted: Wanted) -
         match answer::<ContentReply>(&mut stream).await? {
             ContentReply::Whole(frame) => {
                 let bytes = zstd::bulk::decompress(&frame, CHUNK_MAX).map_err(|_| "the hub sent damaged bytes".to_owned())?;
-                return whole(&hands, &wanted, &bytes);
+                return Ok(whole(&hands, &wanted, &bytes)?);
             }
             ContentReply::Delta(delta) => match apply(&bases, &delta, &wanted) {
-                Ok(bytes) => return whole(&hands, &wanted, &bytes),
+                Ok(bytes) => return Ok(whole(&hands, &wanted, &bytes)?),
                 // Without anything to apply a delta to it comes otherwise.
                 Err(why) => tracing::info!(why, hash = %wanted.hash, "a delta that does not fit"),
             },
-            ContentReply::Chunks(list) => return chunks(&hands, &session, &wanted, &list).await,
-            ContentReply::Absent => return Err("the hub does not hold this content at the moment".into()),
+            ContentReply::Chunks(list) => return Ok(chunks(&hands, &session, &wanted, &list).await?),
+            ContentReply::Absent => return Err(FetchFailure::Absent),
         }
         if bases.is_empty() {
-            return Err("the hub sent a delta that nobody asked for".into());
+            return Err(FetchFailure::Other("the hub sent a delta that nobody asked for".into()));
         }
     }
 }

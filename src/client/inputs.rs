@@ -14,9 +14,11 @@ use crate::model::NodeId;
 use crate::wire::Hello;
 use crate::wire::ToClient;
 use crate::wire::Welcome;
+use std::fmt;
 use std::sync::mpsc::Receiver;
 use std::sync::mpsc::Sender;
 use std::sync::mpsc::channel;
+use std::time::Instant;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::oneshot;
 
@@ -44,7 +46,7 @@ pub(super) enum Input {
     Fetched {
         session: u64,
         hash: Hash,
-        result: Result<(), String>,
+        result: Result<(), FetchFailure>,
     },
     Uploaded {
         session: u64,
@@ -56,6 +58,29 @@ pub(super) enum Input {
     Status(Sender<ClientStatus>),
     /// End, and say when it is done.
     Stop(Sender<Result<(), ClientError>>),
+}
+
+/// Why a content did not come from the hub.
+pub(super) enum FetchFailure {
+    /// The hub says that it does not have it.
+    Absent,
+    /// A sentence for people.
+    Other(String),
+}
+
+impl From<String> for FetchFailure {
+    fn from(what: String) -> Self {
+        Self::Other(what)
+    }
+}
+
+impl fmt::Display for FetchFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Absent => "the hub does not hold this content at the moment",
+            Self::Other(what) => what,
+        })
+    }
 }
 
 /// Why a content did not get to the hub.
@@ -90,6 +115,6 @@ impl Inputs {
     /// Whether the engine still listens.
     pub fn send(&self, input: Input) -> bool {
         let sent = self.inputs.send(input).is_ok();
-        sent && self.bell.send(Note { dir_ino: 0, name: Vec::new(), what: What::Attr }).is_ok()
+        sent && self.bell.send(Note { dir_ino: 0, name: Vec::new(), what: What::Attr, at: Instant::now() }).is_ok()
     }
 }

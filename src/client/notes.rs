@@ -94,7 +94,9 @@ impl Engine {
         let at_once = is_looked_at_once(note.what, || is_agreed().is_some());
         let spot = (note.dir_ino, note.name);
         self.bypass.remove(&spot);
-        self.settle.note(spot, at_once, now());
+        // Heard after a long turn, the second end of a rename would settle after the first and look like something new.
+        let at = now().saturating_sub(u64::try_from(note.at.elapsed().as_millis()).unwrap_or(u64::MAX));
+        self.settle.note(spot, at_once, at);
         if self.session.is_none() && self.poked.elapsed() >= POKE {
             self.poked = Instant::now();
             self.outside.poke.notify_one();
@@ -289,6 +291,9 @@ impl Engine {
         for place in &told {
             self.unread.remove(place);
         }
+        // A place that is seen with what is below it has more sightings than one.
+        let below = sightings.len().saturating_sub(told.len());
+        self.loose.seen(told, if below > 0 { usize::MAX } else { 0 });
         if !sightings.is_empty() || !complete.is_empty() {
             self.tell(Event::Observed { sightings, complete, full: false });
         }

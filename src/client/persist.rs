@@ -9,13 +9,40 @@ use crate::merge::replica::ClientWrite;
 use crate::merge::replica::Event;
 use crate::model::Content;
 use crate::model::Hash;
+use crate::model::Name;
 use crate::model::NodeId;
 use crate::store::BASE_MAX;
 use crate::store::StoreError;
+use std::collections::BTreeSet;
+use std::io;
 use std::time::Instant;
 
 /// How many bytes of bases go into one transaction.
 const BASES: usize = 32 << 20;
+/// So many places are made durable one by one; more of them by one `syncfs`.
+const SYNC_EACH: usize = 32;
+
+/// What was seen here and may not have reached the disk.
+#[derive(Default)]
+pub(super) struct Loose {
+    places: BTreeSet<(NodeId, Name)>,
+    /// Too much to be named.
+    whole: bool,
+}
+
+impl Loose {
+    pub fn seen(&mut self, places: impl IntoIterator<Item = (NodeId, Name)>, sightings: usize) {
+        self.places.extend(places);
+        self.whole |= sightings > SYNC_EACH || self.places.len() > SYNC_EACH;
+        if self.whole {
+            self.places.clear();
+        }
+    }
+
+    pub fn all(&mut self) {
+        self.seen([], usize::MAX);
+    }
+}
 
 impl Engine {
     /// Makes durable what was placed and what the replica wants written, then says so, and tells the hub what waited for it.
@@ -23,6 +50,7 @@ impl Engine {
     /// A full disk stalls the engine and nothing is forgotten; any other failure is a [`Fault`].
     pub fn flush(&mut self) -> Result<(), Fault> {
         if let Some(ticket) = self.ticket {
+            self.sync_seen().map_err(|error| Fault::Store(format!("what was saved here is not durable: {error}")))?;
             self.placer.sync_dirs().map_err(|error| Fault::Store(format!("the directory is not durable: {error}")))?;
             if let Err(error) = self.commit() {
                 if error.needs_reopen() || !is_full(&error) {
@@ -48,26 +76,51 @@ impl Engine {
         Ok(())
     }
 
+    /// What was saved here is made durable before it is proposed or becomes the base: a file that lost its bytes in a power cut, or
+    /// its name, would else be an edit of what the hub has by then, or its removal.
+    fn sync_seen(&mut self) -> io::Result<()> {
+        let Loose { places, mut whole } = std::mem::take(&mut self.loose);
+        let dirs: BTreeSet<NodeId> = places.iter().map(|(parent, _)| *parent).collect();
+        // What is gone is durably so with its directory.
+        let there = places.iter().filter_map(|(parent, name)| self.replica.child(*parent, name));
+        let dirs = dirs.iter().copied().filter(|dir| *dir == NodeId::ROOT || self.replica.local(*dir).is_some());
+        let nodes: Vec<NodeId> = there.chain(dirs).collect();
+        for node in nodes {
+            // What is not where it was seen is somewhere else.
+            whole = whole || !self.path(node).map_or(Ok(false), |path| self.hands.root.sync(&path))?;
+        }
+        if whole { Ok(rustix::fs::syncfs(self.hands.root.dir())?) } else { Ok(()) }
+    }
+
     fn commit(&mut self) -> Result<(), StoreError> {
         let mut bases: Vec<(Hash, Vec<u8>)> = Vec::new();
         let mut size = 0;
+        let mut taken = BTreeSet::new();
         for write in &self.writes {
             let ClientWrite::Base(id, Some(base)) = write else { continue };
             let Content::File { hash, len } = &base.node.content.value else { continue };
-            if *len == 0 || *len > BASE_MAX as u64 || !self.kept.insert(*hash) {
+            if *len == 0 || *len > BASE_MAX as u64 || self.kept.contains(hash) || taken.contains(hash) {
                 continue;
             }
-            let bytes = self.bytes_of(*id, *hash, *len).filter(|bytes| std::str::from_utf8(bytes).is_ok());
-            let Some(bytes) = bytes else { continue };
+            let Some(bytes) = self.bytes_of(*id, *hash, *len) else { continue };
+            if std::str::from_utf8(&bytes).is_err() {
+                // Never merged: known without reading it again.
+                self.kept.insert(*hash);
+                continue;
+            }
             size += bytes.len();
+            taken.insert(*hash);
             bases.push((*hash, bytes));
             if size > BASES {
                 self.put(&[], &bases)?;
-                bases.clear();
+                self.kept.extend(bases.drain(..).map(|(hash, _)| hash));
                 size = 0;
             }
         }
-        self.put(&self.writes, &bases)
+        self.put(&self.writes, &bases)?;
+        // Not before: what a full disk refused is stored by the next attempt.
+        self.kept.extend(bases.into_iter().map(|(hash, _)| hash));
+        Ok(())
     }
 
     fn put(&self, writes: &[ClientWrite], bases: &[(Hash, Vec<u8>)]) -> Result<(), StoreError> {

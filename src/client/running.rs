@@ -13,6 +13,7 @@ use super::link;
 use super::link::Terms;
 use super::link::Trouble;
 use super::look::watch_dir;
+use super::persist::Loose;
 use super::status::ClientStatus;
 use super::texts::Waiting;
 use crate::admin::KeyPair;
@@ -237,6 +238,7 @@ impl Client {
             actions: VecDeque::new(),
             writes: Vec::new(),
             ticket: None,
+            loose: Loose::default(),
             outbox: Vec::new(),
             kept: BTreeSet::new(),
             settle: Settle::default(),

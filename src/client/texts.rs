@@ -35,6 +35,13 @@ impl Waiting {
         self.asked.retain(|hash| !hashes.contains(hash));
     }
 
+    /// What was asked for is asked for again: the answers were thrown away.
+    pub fn forget(&mut self) {
+        self.merges.clear();
+        self.asked.clear();
+        self.unavailable.clear();
+    }
+
     /// `final_word`: the hub itself does not have it.
     pub fn failed(&mut self, hash: &Hash, final_word: bool) {
         if self.asked.remove(hash) && final_word {

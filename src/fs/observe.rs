@@ -217,6 +217,23 @@ impl Root {
         Ok((look.kind == LookKind::File).then(|| (File::from(fd), look)))
     }
 
+    /// Makes the file or the directory at `path` durable. Returns whether it is there; a link is durable with its directory.
+    ///
+    /// # Errors
+    /// When it cannot be opened or the disk reports an error.
+    pub fn sync(&self, path: &RelPath) -> io::Result<bool> {
+        match open_below(self.dir(), path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY) {
+            Err(Errno::LOOP) => Ok(true),
+            // Who may not read it says so elsewhere.
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::NXIO | Errno::ACCESS) => Ok(false),
+            opened => match rustix::fs::fsync(opened?) {
+                // Nothing that holds bytes.
+                Err(Errno::INVAL) => Ok(false),
+                synced => Ok(synced.map(|()| true)?),
+            },
+        }
+    }
+
     /// The hash of the file at `path`, if it is the file of `expected` from the first byte read to the last.
     /// Somebody who holds the file mapped for writing may still change it without a trace until he lets go.
     ///

@@ -2,4 +2,5 @@
 
 mod mounted;
 mod plain;
+mod power;
 mod site;

@@ -29,6 +29,7 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
+use std::time::Instant;
 
 use rustix::process::Resource;
 use rustix::process::Rlimit;
@@ -54,6 +55,8 @@ pub struct Note {
     pub name: Vec<u8>,
     /// What happened.
     pub what: What,
+    /// When: two ends of one rename belong together however late they are heard.
+    pub at: Instant,
 }
 
 /// What happened to an entry, through the mount and not by the applier.

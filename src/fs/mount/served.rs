@@ -13,6 +13,7 @@ use std::sync::RwLockReadGuard;
 use std::sync::RwLockWriteGuard;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
+use std::time::Instant;
 
 use fuser::FileAttr;
 use rustix::fs::Mode;
@@ -319,7 +320,7 @@ impl Served {
             return None;
         }
         let in_state = self.nodes().chain(dir).is_some_and(|chain| chain.first() == Some(&STATE_DIR));
-        (!in_state).then(|| Note { dir_ino: dir, name: name.to_vec(), what })
+        (!in_state).then(|| Note { dir_ino: dir, name: name.to_vec(), what, at: Instant::now() })
     }
 
     /// Notes a change of attributes under every name of an inode.
