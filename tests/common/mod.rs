@@ -247,11 +247,7 @@ impl Client {
     pub fn start_with(&mut self, listen: &str, key: &str) {
         assert!(self.process.is_none(), "{} runs", self.name);
         let mut command = syncfs();
-        command
-            .arg("mount")
-            .arg(&self.dir)
-            .args(["-f", "-v", "--hub", listen, "--hub-key", key, "--state"])
-            .arg(&self.state);
+        command.arg("mount").arg(&self.dir).args(["-f", "-v", "--hub", listen, "--hub-key", key, "--state"]).arg(&self.state);
         let mut process = Process::start(&self.name, &mut command, &self.log, &self.log);
         wait_for(&format!("{} is ready", self.name), || {
             process.assert_alive();
