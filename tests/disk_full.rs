@@ -86,7 +86,7 @@ fn no_room_for(world: &World, name: &str) {
         let errors = status["errors"].as_array().ok_or("no errors")?;
         let says = |error: &Value| {
             let what = error["what"].as_str().unwrap_or_default();
-            error["path"] == name && (what.contains("No space left on device") || what.contains("ENOSPC"))
+            error["path"] == name && what.contains("no space left") && what.contains("ENOSPC")
         };
         if errors.iter().any(says) && status["idle"] == false { Ok(()) } else { Err(status.to_string()) }
     });

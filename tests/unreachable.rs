@@ -67,7 +67,7 @@ fn says_so(client: &Client) {
     assert!(humantime::parse_rfc3339(since).is_ok(), "{since}");
     let (code, text) = client.status_text();
     assert_eq!(code, Some(1), "{text}");
-    assert!(text.contains("not reachable for "), "a person reads for how long: {text}");
+    assert!(text.contains("not connected to the hub for "), "a person reads for how long: {text}");
     assert!(text.contains("changes are sent later"), "{text}");
 }
 

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io;
 use std::io::BufRead;
 use std::os::unix::fs::FileExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Child;
 use std::process::Command;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 use syncfs::fs::gate::Gate;
+use syncfs::fs::mount::Invalidation;
 use syncfs::fs::mount::MountOptions;
 use syncfs::fs::mount::Mounted;
 use syncfs::fs::mount::clean_stale;
@@ -143,7 +145,7 @@ fn a_daemon_busy_in_its_own_mount_can_be_killed() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    for round in 0..8 {
+    for round in 0..12 {
         let child = Command::new(std::env::current_exe().unwrap())
             .args(["lives::hold_a_mount", "--exact", "--nocapture"])
             .envs([(HOLD, dir.path().as_os_str()), (BUSY, OsStr::new("1"))])
@@ -154,9 +156,10 @@ fn a_daemon_busy_in_its_own_mount_can_be_killed() {
         let mut daemon = Daemon(child, dir.path().to_owned());
         let output = io::BufReader::new(daemon.0.stdout.take().unwrap());
         assert!(output.lines().map_while(Result::ok).any(|line| line.contains("mounted now")));
-        for _ in 0..20 + round {
-            fs::write(dir.path().join("f"), "saved").unwrap();
-        }
+        fs::write(dir.path().join("f"), "saved").unwrap();
+        let (one, two) = (dir.path().join("theirs"), dir.path().join("theirs again"));
+        let user = std::thread::spawn(move || while fs::write(&one, "x").and_then(|()| fs::rename(&one, &two)).is_ok() {});
+        std::thread::sleep(Duration::from_millis(10 + 7 * round));
         daemon.0.kill().unwrap();
         let since = Instant::now();
         while daemon.0.try_wait().unwrap().is_none() {
@@ -167,6 +170,7 @@ fn a_daemon_busy_in_its_own_mount_can_be_killed() {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
+        user.join().unwrap();
         assert_eq!(clean_stale(dir.path()).unwrap(), 1);
         assert_eq!(fs::read_to_string(dir.path().join("f")).unwrap(), "saved");
     }
@@ -190,12 +194,23 @@ fn hold_a_mount() {
     clean_stale(path).unwrap();
     let options = MountOptions::default().parse(&std::env::var("SYNCFS_TEST_OPTIONS").unwrap_or_default()).unwrap();
     let (sender, notes) = channel();
-    let _mounted = mount(open_dir(path), path, Arc::new(Gate::new()), sender, &options).unwrap();
+    let mounted = mount(open_dir(path), path, Arc::new(Gate::new()), sender, &options).unwrap();
     if std::env::var_os(BUSY).is_some() {
+        let dir_ino = fs::metadata(path).unwrap().ino();
+        std::thread::spawn(move || {
+            loop {
+                for name in ["one", "theirs"] {
+                    mounted.invalidate(Invalidation::Entry { dir_ino, name: name.into() });
+                }
+                std::thread::sleep(Duration::from_micros(1));
+            }
+        });
         for name in ["one", "two"] {
             let path = path.to_owned();
             std::thread::spawn(move || be_busy(&path, name));
         }
+    } else {
+        std::mem::forget(mounted);
     }
     println!("mounted now");
     for note in notes {

@@ -8,6 +8,7 @@
 
 mod attach;
 mod attrs;
+mod device;
 mod files;
 mod handles;
 mod invalidate;
@@ -21,6 +22,7 @@ mod skin;
 mod table;
 
 use std::io;
+use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
 use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
@@ -200,9 +202,16 @@ fn session(served: Arc<Served>, fuse: OwnedFd, options: &MountOptions) -> io::Re
     config.n_threads = Some(options.threads.max(2));
     // A descriptor for each thread needs to open the device again, which a user may not be allowed to.
     config.clone_fd = std::fs::File::options().read(true).write(true).open("/dev/fuse").is_ok();
+    let device = match device::Device::beside(fuse.as_fd()) {
+        Ok(device) => Some(device),
+        Err(error) => {
+            tracing::warn!(%error, "a mount with one descriptor for everything: if this process is killed, unmount by hand");
+            None
+        }
+    };
     // The kernel keeps other users out already, by the mount's own options.
     let session = fuser::Session::from_fd(Skin::new(served), fuse, fuser::SessionACL::All, config)?;
-    let messages = invalidate::start(session.notifier())?;
+    let messages = invalidate::start(device, session.notifier())?;
     Ok((session, messages))
 }
 
