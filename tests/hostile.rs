@@ -70,8 +70,9 @@ const MARK: &[u8] = b"<the name goes here>";
 
 /// Names that no directory may hold.
 fn bad_names() -> Vec<Vec<u8>> {
-    let mut names: Vec<Vec<u8>> =
-        [&b""[..], b".", b"..", b"/", b"a/b", b"../escaped", b"/etc/escaped", b"nul\0here", b".syncfs"].map(<[u8]>::to_vec).into();
+    let mut names: Vec<Vec<u8>> = [&b""[..], b".", b"..", b"/", b"a/b", b"../escaped", b"/etc/escaped", b"nul\0here", b".syncfs"]
+        .map(<[u8]>::to_vec)
+        .into();
     names.push(vec![b'x'; 256]);
     names.push(vec![b'x'; 60_000]);
     names
@@ -458,7 +459,12 @@ fn lies(outside: &Path) -> Vec<Lie> {
     let link = Content::Symlink { target: outside.as_os_str().as_bytes().to_vec() };
     let removal = Change { place: Some(None), ..Change::default() };
     let content = Change { content: Some(file()), ..Change::default() };
-    let new = Change { place: Some(Some(place(NodeId::ROOT, b"wrong"))), content: Some(file()), attrs: Some(attrs()), ..Change::default() };
+    let new = Change {
+        place: Some(Some(place(NodeId::ROOT, b"wrong"))),
+        content: Some(file()),
+        attrs: Some(attrs()),
+        ..Change::default()
+    };
     let moved = Change { place: Some(Some(place(id(1), b"root"))), ..Change::default() };
     let mut lies = vec![
         Lie::Bytes(noise(1, 64 << 10)),
@@ -471,10 +477,19 @@ fn lies(outside: &Path) -> Vec<Lie> {
         // The bytes that belong to it are others.
         full(vec![(id(10), node(Some(place(NodeId::ROOT, b"wrong")), file()))]),
         // Nowhere, in itself, in each other.
-        full(vec![(id(11), node(Some(place(id(99), b"orphan")), file())), (id(12), node(Some(place(id(12), b"loop")), Content::Dir))]),
-        full(vec![(id(13), node(Some(place(id(14), b"a")), Content::Dir)), (id(14), node(Some(place(id(13), b"b")), Content::Dir))]),
+        full(vec![
+            (id(11), node(Some(place(id(99), b"orphan")), file())),
+            (id(12), node(Some(place(id(12), b"loop")), Content::Dir)),
+        ]),
+        full(vec![
+            (id(13), node(Some(place(id(14), b"a")), Content::Dir)),
+            (id(14), node(Some(place(id(13), b"b")), Content::Dir)),
+        ]),
         // Through a link, and below a file.
-        full(vec![(id(15), node(Some(place(NodeId::ROOT, b"way out")), link)), (id(16), node(Some(place(id(15), b"escaped")), Content::Dir))]),
+        full(vec![
+            (id(15), node(Some(place(NodeId::ROOT, b"way out")), link)),
+            (id(16), node(Some(place(id(15), b"escaped")), Content::Dir)),
+        ]),
         full(vec![(id(17), node(Some(place(NodeId::LIMBO, b"limbo")), Content::Dir)), (NodeId::ROOT, node(None, file()))]),
     ];
     let marked = listing(vec![(id(20), node(Some(place(NodeId::ROOT, MARK)), Content::Dir))]);
@@ -485,7 +500,8 @@ fn lies(outside: &Path) -> Vec<Lie> {
 /// Tells one lie to each connection in turn; returns when all have been told.
 async fn lie(endpoint: &mut HubEndpoint, lies: &[Lie]) {
     for lie in lies {
-        let admission = tokio::time::timeout(ANSWER, endpoint.accept()).await.expect("the client comes again").expect("the endpoint lives");
+        let admission =
+            tokio::time::timeout(ANSWER, endpoint.accept()).await.expect("the client comes again").expect("the endpoint lives");
         let connection = admission.connection;
         let mut control = connection.accept_control().await.expect("a control stream");
         let hello = control.recv.recv::<Hello>().await.expect("a hello").expect("a hello");
