@@ -65,17 +65,15 @@ fn headline(status: &ClientStatus, now: SystemTime) -> String {
     if !status.conflicts.is_empty() {
         return format!("{} to resolve, everything else flows", count(status.conflicts.len(), "conflict"));
     }
+    if !status.connected {
+        // Why it is so is among the problems.
+        let since = status.since.map(|since| format!(" for {}", span(since.age(now))));
+        return format!("not connected to the hub{}; work goes on, changes are sent later", since.unwrap_or_default());
+    }
     if !status.errors.is_empty() {
         return format!("{}, retrying", count(status.errors.len(), "problem"));
     }
-    match (status.connected, status.idle) {
-        (true, true) => "in sync".into(),
-        (true, false) => "syncing".into(),
-        (false, _) => {
-            let since = status.since.map(|since| format!(" for {}", span(since.age(now))));
-            format!("the hub is not reachable{}; work goes on, changes are sent later", since.unwrap_or_default())
-        }
-    }
+    if status.idle { "in sync".into() } else { "syncing".into() }
 }
 
 fn note(note: &Note, now: SystemTime) -> String {
@@ -167,9 +165,12 @@ mod tests {
     /// Without the hub a person reads for how long, and that nothing is lost.
     #[test]
     fn unreachable() {
-        let status = ClientStatus { connected: false, idle: false, pending_up: 3, since: Some(Stamp::from_millis(0)), ..calm() };
+        let errors = vec![Note::new(b"", "The hub h:1 cannot be reached.", 0)];
+        let since = Some(Stamp::from_millis(0));
+        let status = ClientStatus { connected: false, idle: false, pending_up: 3, since, errors, ..calm() };
         let text = client_status("/notes", &status, at(7200));
-        assert!(text.starts_with("/notes: the hub is not reachable for 2 hours; work goes on"), "{text}");
+        assert!(text.starts_with("/notes: not connected to the hub for 2 hours; work goes on"), "{text}");
+        assert!(text.contains("The hub h:1 cannot be reached."), "{text}");
         assert!(text.contains("3 to send, 0 to receive"), "{text}");
     }
 

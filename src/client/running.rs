@@ -6,6 +6,7 @@ use super::control;
 use super::core;
 use super::engine::Engine;
 use super::engine::RETRY;
+use super::engine::now;
 use super::hands::Hands;
 use super::inputs::Input;
 use super::inputs::Inputs;
@@ -256,7 +257,7 @@ impl Client {
             waiting: Waiting::default(),
             session: None,
             device: None,
-            since: None,
+            since: Some(now()),
             trouble: None,
             poked: past,
             fetched: Vec::new(),

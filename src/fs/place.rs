@@ -72,7 +72,7 @@ pub enum PlaceError {
     #[error("the directory is not empty")]
     NotEmpty,
     /// The disk is full, or the user's share of it.
-    #[error("no space left on the disk")]
+    #[error("no space left on the disk (ENOSPC)")]
     NoSpace,
     /// It, or the directory for it, is not there.
     #[error("it is not there any more")]

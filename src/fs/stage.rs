@@ -45,7 +45,7 @@ pub enum StageError {
     #[error("the bytes are not the announced content")]
     WrongBytes,
     /// The disk is full, or the user's share of it.
-    #[error("no space left on the disk")]
+    #[error("no space left on the disk (ENOSPC)")]
     NoSpace,
     #[error(transparent)]
     Io(#[from] io::Error),

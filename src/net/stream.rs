@@ -73,7 +73,11 @@ impl SendStream {
         self.write(&bytes).await
     }
 
-    pub(super) async fn write(&mut self, bytes: &[u8]) -> Result<(), SendError> {
+    /// Sends bytes as they are, whether they are whole messages or not: for whoever tests a peer.
+    ///
+    /// # Errors
+    /// [`SendError`].
+    pub async fn write(&mut self, bytes: &[u8]) -> Result<(), SendError> {
         self.inner.write_all(bytes).await.map_err(|error| match error {
             quinn::WriteError::ConnectionLost(error) => SendError::Closed(error.into()),
             _ => SendError::Stopped,

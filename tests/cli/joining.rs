@@ -64,7 +64,7 @@ fn unreachable() {
     let mount = world.run(&format!("mount notes {join}")).code(0);
     assert_eq!(mount.err, "", "{mount:?}");
     fs::write(world.path("notes/a.txt"), "a").unwrap();
-    assert!(world.run("status notes --state c1.state").code(1).out.contains("not reachable"));
+    assert!(world.run("status notes --state c1.state").code(1).out.contains("not connected to the hub"));
     world.run("unmount notes --state c1.state").code(0);
     world.run("sync notes --state c1.state").fails(4, "reached", "");
 }

@@ -1,5 +1,8 @@
 //! Real processes under test: a hub and clients with FUSE mounts, in a temporary directory, torn down whatever happens.
 
+// Every test file is a program of its own and uses its part of this.
+#![allow(dead_code)]
+
 use rustix::process::Pid;
 use rustix::process::Signal;
 use serde_json::Value;
@@ -125,9 +128,10 @@ impl Drop for Process {
 pub struct Hub {
     data: PathBuf,
     logs: PathBuf,
-    key: String,
+    /// Its public key, as `--hub-key` takes it.
+    pub key: String,
     /// Free at the first start, the same ever after.
-    listen: String,
+    pub listen: String,
     process: Option<Process>,
 }
 
@@ -165,6 +169,17 @@ impl Hub {
         self.process.take().expect("the hub runs").stop(how);
     }
 
+    /// The id of the running process.
+    #[track_caller]
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().expect("the hub runs").child.id()
+    }
+
+    #[track_caller]
+    pub fn assert_alive(&mut self) {
+        self.process.as_mut().expect("the hub runs").assert_alive();
+    }
+
     /// `status --hub --json`.
     pub fn status(&self) -> Result<Value, String> {
         status_json(syncfs().args(["status", "--hub", "--json", "--data"]).arg(&self.data))
@@ -195,7 +210,9 @@ fn status_json(command: &mut Command) -> Result<Value, String> {
 
 /// A client: a directory and the state beside it.
 pub struct Client {
-    name: String,
+    pub name: String,
+    /// The device's public key, as `admin register` takes it.
+    pub key: String,
     /// The directory: mounted while the client runs, plain while it does not.
     pub dir: PathBuf,
     state: PathBuf,
@@ -205,25 +222,32 @@ pub struct Client {
 
 impl Client {
     fn new(base: &Path, name: &str, hub: &Hub) -> Self {
+        let client = Self::stranger(base, name);
+        hub.register(&client.key, name);
+        client
+    }
+
+    /// One that no hub knows.
+    fn stranger(base: &Path, name: &str) -> Self {
         let dir = base.join(name);
         fs::create_dir(&dir).expect("a new directory");
         let state = base.join(format!("{name}.state"));
-        let client = Self { name: name.into(), dir, state, log: base.join(format!("logs/{name}.log")), process: None };
-        let key = answer(syncfs().args(["key", "show", "--state"]).arg(&client.state));
-        hub.register(&key, name);
-        client
+        let key = answer(syncfs().args(["key", "show", "--state"]).arg(&state));
+        Self { name: name.into(), key, dir, state, log: base.join(format!("logs/{name}.log")), process: None }
     }
 
     /// Mounts; returns when the mount answers.
     #[track_caller]
     pub fn start(&mut self, hub: &Hub) {
+        self.start_with(&hub.listen, &hub.key);
+    }
+
+    /// Mounts for the hub at `listen` with the key `key`; returns when the mount answers.
+    #[track_caller]
+    pub fn start_with(&mut self, listen: &str, key: &str) {
         assert!(self.process.is_none(), "{} runs", self.name);
         let mut command = syncfs();
-        command
-            .arg("mount")
-            .arg(&self.dir)
-            .args(["-f", "-v", "--hub", &hub.listen, "--hub-key", &hub.key, "--state"])
-            .arg(&self.state);
+        command.arg("mount").arg(&self.dir).args(["-f", "-v", "--hub", listen, "--hub-key", key, "--state"]).arg(&self.state);
         let mut process = Process::start(&self.name, &mut command, &self.log, &self.log);
         wait_for(&format!("{} is ready", self.name), || {
             process.assert_alive();
@@ -241,6 +265,41 @@ impl Client {
             Stop::Clean => assert!(!is_mounted(&self.dir), "{} left its mount behind after SIGTERM", self.name),
             Stop::Kill => unmount(&self.dir).expect("the mount of a killed client can be taken away"),
         }
+    }
+
+    /// SIGKILL, and nothing else: the dead mount stays.
+    #[track_caller]
+    pub fn kill(&mut self) {
+        self.process.take().unwrap_or_else(|| panic!("{} runs", self.name)).stop(Stop::Kill);
+    }
+
+    /// Takes the dead mount of a killed client away, as `fusermount3 -uz` does.
+    #[track_caller]
+    pub fn unmount(&self) {
+        unmount(&self.dir).expect("the mount of a killed client can be taken away");
+    }
+
+    /// The id of the running process.
+    #[track_caller]
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().unwrap_or_else(|| panic!("{} runs", self.name)).child.id()
+    }
+
+    #[track_caller]
+    pub fn assert_alive(&mut self) {
+        self.process.as_mut().unwrap_or_else(|| panic!("{} runs", self.name)).assert_alive();
+    }
+
+    /// Everything it has said.
+    pub fn said(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    /// `status` as a person sees it, and its exit code.
+    pub fn status_text(&self) -> (Option<i32>, String) {
+        let output = syncfs().arg("status").arg(&self.dir).arg("--state").arg(&self.state).output().expect("status runs");
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8_lossy(&said).into_owned())
     }
 
     /// `status --json`.
@@ -276,13 +335,23 @@ pub struct World {
     pub c1: Client,
     pub c2: Client,
     /// Goes last, when nobody is in it any more.
-    _base: tempfile::TempDir,
+    base: tempfile::TempDir,
 }
 
 impl World {
     /// Everything new, started and quiet.
     #[track_caller]
     pub fn new() -> Self {
+        let mut world = Self::cold();
+        world.c1.start(&world.hub);
+        world.c2.start(&world.hub);
+        world.settle();
+        world
+    }
+
+    /// A running hub and two clients that it knows and that have not started yet.
+    #[track_caller]
+    pub fn cold() -> Self {
         assert!(
             Path::new("/dev/fuse").exists(),
             "/dev/fuse is not there: these tests mount for real; load the module `fuse` or run the container with --device /dev/fuse"
@@ -293,11 +362,17 @@ impl World {
         let hub = Hub::new(&path);
         let c1 = Client::new(&path, "c1", &hub);
         let c2 = Client::new(&path, "c2", &hub);
-        let mut world = Self { hub, c1, c2, _base: base };
-        world.c1.start(&world.hub);
-        world.c2.start(&world.hub);
-        world.settle();
-        world
+        Self { hub, c1, c2, base }
+    }
+
+    /// A client that the hub does not know.
+    pub fn stranger(&self, name: &str) -> Client {
+        Client::stranger(&self.path(), name)
+    }
+
+    /// The temporary directory of this world.
+    pub fn path(&self) -> PathBuf {
+        self.base.path().canonicalize().expect("a real path")
     }
 
     /// Waits until nothing is under way anywhere: both clients idle with everything the hub has, all three trees with one hash, and no conflict.

@@ -1,18 +1,23 @@
 //! How a mount begins and ends.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::fs::File;
 use std::io;
 use std::io::BufRead;
 use std::os::unix::fs::FileExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Child;
 use std::process::Command;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
+use std::time::Duration;
+use std::time::Instant;
 
 use syncfs::fs::gate::Gate;
+use syncfs::fs::mount::Invalidation;
 use syncfs::fs::mount::MountOptions;
 use syncfs::fs::mount::Mounted;
 use syncfs::fs::mount::clean_stale;
@@ -26,6 +31,8 @@ use crate::world::open_dir;
 
 /// What makes this binary a daemon that holds a mount until it is killed.
 const HOLD: &str = "SYNCFS_TEST_HOLD";
+/// What makes it use its own mount all the time.
+const BUSY: &str = "SYNCFS_TEST_BUSY";
 
 fn mount_at(path: &Path) -> io::Result<Mounted> {
     mount(open_dir(path), path, Arc::new(Gate::new()), channel().0, &MountOptions::default())
@@ -130,6 +137,55 @@ fn a_dead_mount_is_cleaned_up() {
     assert_eq!(clean_stale(dir.path()).unwrap(), 0);
 }
 
+/// A daemon that is busy in its own mount when it is killed ends all the same, and takes nobody with it: neither it nor another
+/// process waits for an answer that nobody gives any more.
+#[test]
+fn a_daemon_busy_in_its_own_mount_can_be_killed() {
+    if !fuse_is_here() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    for round in 0..12 {
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["lives::hold_a_mount", "--exact", "--nocapture"])
+            .envs([(HOLD, dir.path().as_os_str()), (BUSY, OsStr::new("1"))])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut daemon = Daemon(child, dir.path().to_owned());
+        let output = io::BufReader::new(daemon.0.stdout.take().unwrap());
+        assert!(output.lines().map_while(Result::ok).any(|line| line.contains("mounted now")));
+        fs::write(dir.path().join("f"), "saved").unwrap();
+        let (one, two) = (dir.path().join("theirs"), dir.path().join("theirs again"));
+        let user = std::thread::spawn(move || while fs::write(&one, "x").and_then(|()| fs::rename(&one, &two)).is_ok() {});
+        std::thread::sleep(Duration::from_millis(10 + 7 * round));
+        daemon.0.kill().unwrap();
+        let since = Instant::now();
+        while daemon.0.try_wait().unwrap().is_none() {
+            if since.elapsed() > DEADLINE {
+                // Else the test would wait for it as well.
+                let _ = rustix::mount::unmount(dir.path(), rustix::mount::UnmountFlags::FORCE);
+                panic!("a killed daemon did not end");
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        user.join().unwrap();
+        assert_eq!(clean_stale(dir.path()).unwrap(), 1);
+        assert_eq!(fs::read_to_string(dir.path().join("f")).unwrap(), "saved");
+    }
+}
+
+/// Renames through a mount for ever, as an applier does.
+fn be_busy(path: &Path, name: &str) {
+    let (one, two) = (path.join(name), path.join(format!("{name} again")));
+    fs::write(&one, name).unwrap();
+    loop {
+        fs::rename(&one, &two).unwrap();
+        fs::rename(&two, &one).unwrap();
+    }
+}
+
 /// Not a test of its own: the daemon that is killed.
 #[test]
 fn hold_a_mount() {
@@ -138,7 +194,24 @@ fn hold_a_mount() {
     clean_stale(path).unwrap();
     let options = MountOptions::default().parse(&std::env::var("SYNCFS_TEST_OPTIONS").unwrap_or_default()).unwrap();
     let (sender, notes) = channel();
-    let _mounted = mount(open_dir(path), path, Arc::new(Gate::new()), sender, &options).unwrap();
+    let mounted = mount(open_dir(path), path, Arc::new(Gate::new()), sender, &options).unwrap();
+    if std::env::var_os(BUSY).is_some() {
+        let dir_ino = fs::metadata(path).unwrap().ino();
+        std::thread::spawn(move || {
+            loop {
+                for name in ["one", "theirs"] {
+                    mounted.invalidate(Invalidation::Entry { dir_ino, name: name.into() });
+                }
+                std::thread::sleep(Duration::from_micros(1));
+            }
+        });
+        for name in ["one", "two"] {
+            let path = path.to_owned();
+            std::thread::spawn(move || be_busy(&path, name));
+        }
+    } else {
+        std::mem::forget(mounted);
+    }
     println!("mounted now");
     for note in notes {
         eprintln!("{:?} {} in {}", note.what, note.name.escape_ascii(), note.dir_ino);

@@ -8,6 +8,7 @@
 
 mod attach;
 mod attrs;
+mod device;
 mod files;
 mod handles;
 mod invalidate;
@@ -18,8 +19,12 @@ mod options;
 mod served;
 mod set;
 mod skin;
+mod table;
 
 use std::io;
+use std::os::fd::AsFd;
+use std::os::fd::AsRawFd;
+use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::path::PathBuf;
@@ -77,7 +82,8 @@ pub enum What {
 pub struct Mounted {
     mountpoint: PathBuf,
     device: String,
-    served: Arc<Served>,
+    /// The inode number underneath of the directory.
+    root: u64,
     messages: Sender<Message>,
     end: Arc<End>,
 }
@@ -112,21 +118,19 @@ pub fn mount(
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
     }
     raise_file_limit();
-    let terms = Terms { ttl: options.ttl, read_only: options.read_only, xattr: options.xattr };
-    let served = Arc::new(Served::new(dir, gate, notes, terms)?);
-    let fuse = attach::attach(&mountpoint, options)?;
-    let started = start(&served, fuse, options).and_then(|(messages, end)| {
-        let device = attach::device_at(&mountpoint)?;
-        let device = device.ok_or_else(|| io::Error::other("the mount vanished while it was being made"))?;
-        Ok(Mounted { mountpoint: mountpoint.clone(), device, served, messages, end })
-    });
-    if started.is_err()
-        && let Ok(Some(device)) = attach::device_at(&mountpoint)
-        && let Err(error) = attach::detach(&mountpoint, &device)
-    {
-        tracing::warn!(%error, "a mount that could not be served is left behind");
-    }
-    started
+    let end = Arc::new(End::default());
+    let (started, answer) = std::sync::mpsc::channel();
+    let serving = Serving { mountpoint, gate, notes, options: options.clone(), end: Arc::clone(&end) };
+    let number = dir.as_raw_fd();
+    std::thread::Builder::new().name("mount".to_owned()).spawn(move || {
+        // SAFETY: `dir` lives until this thread has answered, which is after the last use of this.
+        let dir = unsafe { BorrowedFd::borrow_raw(number) };
+        serving.run(table::own(dir), &started);
+    })?;
+    let answer = answer.recv().map_err(|_| io::Error::other("the thread that serves the mount has ended"));
+    drop(dir);
+    let Started { mountpoint, device, root, messages } = answer??;
+    Ok(Mounted { mountpoint, device, root, messages, end })
 }
 
 fn raise_file_limit() {
@@ -136,26 +140,82 @@ fn raise_file_limit() {
     }
 }
 
-fn start(served: &Arc<Served>, fuse: OwnedFd, options: &MountOptions) -> io::Result<(Sender<Message>, Arc<End>)> {
+/// What the thread that serves a mount is started with. No descriptor: it has a table of its own ([`table`]).
+struct Serving {
+    mountpoint: PathBuf,
+    gate: Arc<Gate>,
+    notes: Sender<Note>,
+    options: MountOptions,
+    end: Arc<End>,
+}
+
+/// What it answers. No descriptor either.
+struct Started {
+    mountpoint: PathBuf,
+    device: String,
+    root: u64,
+    messages: Sender<Message>,
+}
+
+impl Serving {
+    /// Mounts, tells `started`, and serves until the mount ends.
+    fn run(self, dir: io::Result<OwnedFd>, started: &Sender<io::Result<Started>>) {
+        let end = Arc::clone(&self.end);
+        match dir.and_then(|dir| self.start(dir)) {
+            // Whoever asked waits for the answer.
+            Err(error) => drop(started.send(Err(error))),
+            Ok((session, answer)) => {
+                let stop = answer.messages.clone();
+                let _ = started.send(Ok(answer));
+                let result = session.run().map_err(|error| error.to_string());
+                if let Err(error) = &result {
+                    tracing::error!(%error, "the mount ended with an error");
+                }
+                *end.result.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+                end.told.notify_all();
+                // The thread may have ended with its last message.
+                let _ = stop.send(Message::Stop);
+            }
+        }
+    }
+
+    fn start(self, dir: OwnedFd) -> io::Result<(fuser::Session<Skin>, Started)> {
+        let Self { mountpoint, gate, notes, options, .. } = self;
+        let terms = Terms { ttl: options.ttl, read_only: options.read_only, xattr: options.xattr };
+        let served = Arc::new(Served::new(dir, gate, notes, terms)?);
+        let root = served.root_ino();
+        let fuse = attach::attach(&mountpoint, &options)?;
+        let started = session(served, fuse, &options).and_then(|(session, messages)| {
+            let device = attach::device_at(&mountpoint)?;
+            let device = device.ok_or_else(|| io::Error::other("the mount vanished while it was being made"))?;
+            Ok((session, Started { mountpoint: mountpoint.clone(), device, root, messages }))
+        });
+        if started.is_err()
+            && let Ok(Some(device)) = attach::device_at(&mountpoint)
+            && let Err(error) = attach::detach(&mountpoint, &device)
+        {
+            tracing::warn!(%error, "a mount that could not be served is left behind");
+        }
+        started
+    }
+}
+
+fn session(served: Arc<Served>, fuse: OwnedFd, options: &MountOptions) -> io::Result<(fuser::Session<Skin>, Sender<Message>)> {
     let mut config = fuser::Config::default();
     config.n_threads = Some(options.threads.max(2));
     // A descriptor for each thread needs to open the device again, which a user may not be allowed to.
     config.clone_fd = std::fs::File::options().read(true).write(true).open("/dev/fuse").is_ok();
-    // The kernel keeps other users out already, by the mount's own options.
-    let session = fuser::Session::from_fd(Skin::new(Arc::clone(served)), fuse, fuser::SessionACL::All, config)?;
-    let messages = invalidate::start(session.notifier())?;
-    let end = Arc::new(End::default());
-    let (told, stop) = (Arc::clone(&end), messages.clone());
-    std::thread::Builder::new().name("mount".to_owned()).spawn(move || {
-        let result = session.run().map_err(|error| error.to_string());
-        if let Err(error) = &result {
-            tracing::error!(%error, "the mount ended with an error");
+    let device = match device::Device::beside(fuse.as_fd()) {
+        Ok(device) => Some(device),
+        Err(error) => {
+            tracing::warn!(%error, "a mount with one descriptor for everything: if this process is killed, unmount by hand");
+            None
         }
-        *told.result.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
-        told.told.notify_all();
-        let _ = stop.send(Message::Stop);
-    })?;
-    Ok((messages, end))
+    };
+    // The kernel keeps other users out already, by the mount's own options.
+    let session = fuser::Session::from_fd(Skin::new(served), fuse, fuser::SessionACL::All, config)?;
+    let messages = invalidate::start(device, session.notifier())?;
+    Ok((session, messages))
 }
 
 impl Mounted {
@@ -203,9 +263,9 @@ impl Mounted {
     /// a thread of its own tells the kernel.
     pub fn invalidate(&self, what: Invalidation) {
         let message = match what {
-            Invalidation::Attributes { ino } => Message::Inode { id: self.served.id_of(ino), offset: -1 },
-            Invalidation::Content { ino } => Message::Inode { id: self.served.id_of(ino), offset: 0 },
-            Invalidation::Entry { dir_ino, name } => Message::Entry { id: self.served.id_of(dir_ino), name },
+            Invalidation::Attributes { ino } => Message::Inode { id: nodes::id_of(self.root, ino), offset: -1 },
+            Invalidation::Content { ino } => Message::Inode { id: nodes::id_of(self.root, ino), offset: 0 },
+            Invalidation::Entry { dir_ino, name } => Message::Entry { id: nodes::id_of(self.root, dir_ino), name },
         };
         // Nobody is there to be told once the mount has ended.
         let _ = self.messages.send(message);

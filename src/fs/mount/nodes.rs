@@ -50,6 +50,17 @@ pub struct Nodes {
     generation: u64,
 }
 
+/// The node id of an inode number where the root's is `root`, and the other way round.
+pub fn id_of(root: u64, ino: u64) -> u64 {
+    if ino == root {
+        ROOT
+    } else if ino == ROOT {
+        root
+    } else {
+        ino
+    }
+}
+
 impl Nodes {
     /// A table that knows only the root, by its inode number underneath.
     pub fn new(root: u64) -> Self {
@@ -58,22 +69,12 @@ impl Nodes {
 
     /// The node id of an inode number. One-to-one: should a file underneath have the number 1, it gets the root's.
     pub fn id_of(&self, ino: u64) -> u64 {
-        self.swapped(ino)
+        id_of(self.root, ino)
     }
 
     /// The inode number of a node id.
     pub fn ino_of(&self, id: u64) -> u64 {
-        self.swapped(id)
-    }
-
-    fn swapped(&self, number: u64) -> u64 {
-        if number == self.root {
-            ROOT
-        } else if number == ROOT {
-            self.root
-        } else {
-            number
-        }
+        id_of(self.root, id)
     }
 
     /// The kernel is told of an inode under a name. Returns the generation to tell it.

@@ -116,6 +116,11 @@ impl Served {
         self.dir.as_fd()
     }
 
+    /// The inode number of the directory underneath.
+    pub fn root_ino(&self) -> u64 {
+        self.root
+    }
+
     /// The gate.
     pub fn gate(&self) -> &Gate {
         &self.gate
@@ -339,5 +344,5 @@ fn open_path(base: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<OwnedFd
 /// A path that names the very file behind a descriptor, for calls that take no `O_PATH` descriptor.
 pub fn by_fd(fd: impl AsFd) -> String {
     use std::os::fd::AsRawFd;
-    format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd())
+    format!("/proc/thread-self/fd/{}", fd.as_fd().as_raw_fd())
 }
