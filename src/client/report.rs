@@ -20,7 +20,7 @@ impl Engine {
     pub fn is_idle(&self) -> bool {
         let is_quiet = self.settle.is_empty() && self.unread.is_empty() && self.fetched.is_empty();
         let is_flushed = self.actions.is_empty() && self.ticket.is_none() && self.outbox.is_empty();
-        let is_written = self.mounted.is_some() && self.hands.gate.is_any_written();
+        let is_written = self.mounted.as_ref().is_some_and(|mounted| mounted.is_any_written());
         self.scanned
             && !self.down
             && is_quiet

@@ -114,6 +114,7 @@ fn emacs() {
     terminal.keys(&["Enter"]);
     terminal.shows(&["Read-only file system", "ead-only"]);
     terminal.keys(&["C-g"]);
+    terminal.shows(&["Quit"]);
     terminal.keys(&["C-x", "C-w"]);
     terminal.shows(&["Write file:"]);
     terminal.types("rescued.txt");

@@ -71,7 +71,7 @@ fn the_same_words_block_one_file_on_one_device() {
                 assert_eq!(refused.map_err(|error| error.raw_os_error()), Err(Some(libc::EROFS)), "{way}");
             }
             assert_eq!((loser.text(&name), loser.text("other.txt")), ("cost: 2000\n".into(), "other".into()));
-            // The same words again: the winner's own edits go on.
+            site.rests();
             winner.write("other.txt", b"seen");
             site.rests();
             assert_eq!(loser.text("other.txt"), "seen");
