@@ -202,7 +202,9 @@ impl Engine {
         let Some((node, conflict)) = found else {
             return refused(format!("\"{shown}\" is not in conflict"), "See the conflicts with `syncfs conflicts`.");
         };
-        if seen.is_some_and(|seen| seen != version_of(&conflict)) {
+        // A newer version of the others may be known and not here yet: a decision about the older one would not hold.
+        let is_old = self.replica.head_content(node).is_some_and(|head| *head != conflict.theirs);
+        if is_old || seen.is_some_and(|seen| seen != version_of(&conflict)) {
             let sentence = format!("\"{shown}\" has changed since it was looked at");
             return refused(sentence, "Nothing was changed; look at it again and choose.");
         }

@@ -122,3 +122,19 @@ fn emacs() {
     terminal.shows(&["Wrote "]);
     nothing_was_lost(&site);
 }
+
+/// Whoever opens a file that is blocked already reads at once that it cannot be written, before he types anything.
+#[test]
+fn opened_when_blocked() {
+    let site = Site::new(2);
+    site.conflict("f.txt", [b"cost: 1000\n", b"cost: 1500\n", b"cost: 2000\n"], [0, 1]);
+    let home = site.world.path("home");
+    // nano has one sentence for root and one for users.
+    let lines: [(&str, &[&str]); 2] =
+        [("vim -u NONE -N", &["[readonly]"]), ("nano --ignorercfiles", &["meant to be read-only", "unwritable"])];
+    for (line, told) in lines {
+        let terminal = Terminal::start(&site.devices[1].dir, &format!("HOME={} {line} f.txt", home.display()));
+        terminal.shows(told);
+        terminal.shows(&["cost: 2000"]);
+    }
+}

@@ -31,6 +31,15 @@ fn script(path: &Path, text: &str) -> String {
     path.to_str().unwrap().to_owned()
 }
 
+/// `resolve f.txt` by a person on the second device.
+fn on_a_terminal(site: &Site, options: &str) -> Terminal {
+    let path = |name: &str| site.world.path(name).display().to_string();
+    let program = env!("CARGO_BIN_EXE_syncfs");
+    let line = format!("{program} resolve f.txt {options} --state {}", path("c2.state"));
+    let line = format!("HOME={} XDG_RUNTIME_DIR={} VISUAL= EDITOR='vim -u NONE -N' {line}", path("home"), path("run"));
+    Terminal::start(&site.devices[1].dir, &line)
+}
+
 /// The options that choose a version: it stands everywhere, the block is over, and the sides are gone.
 #[test]
 fn a_version_is_chosen() {
@@ -143,22 +152,14 @@ fn a_person_is_asked() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.code() == Some(2) && said.contains("no terminal"), "{said}");
 
-    let home = site.world.path("home");
-    let line = format!(
-        "HOME={} XDG_RUNTIME_DIR={} {} resolve f.txt --state {}",
-        home.display(),
-        site.world.path("run").display(),
-        env!("CARGO_BIN_EXE_syncfs"),
-        site.world.path("c2.state").display()
-    );
-    let terminal = Terminal::start(&loser.dir, &line);
+    let terminal = on_a_terminal(&site, "");
     terminal.shows(&["place 1 of 2"]);
     terminal.keys(&["q", "Enter"]);
     terminal.shows(&["[ended 1]"]);
     loser.is_blocked("f.txt");
     drop(terminal);
 
-    let terminal = Terminal::start(&loser.dir, &line);
+    let terminal = on_a_terminal(&site, "");
     let screen = terminal.shows(&["place 1 of 2"]);
     assert!(screen.contains("a big cat") && screen.contains("a wet cat"), "{screen}");
     terminal.keys(&["t", "Enter"]);
@@ -170,6 +171,56 @@ fn a_person_is_asked() {
     terminal.keys(&["y", "Enter"]);
     terminal.shows(&["can be written again"]);
     stands(&site, "f.txt", b"a big cat\n\nstays\n\na wet dog\n");
+}
+
+/// With a real vim: as an editor of the merged text, of one place, and as merge program with all four versions side by side.
+#[test]
+fn vim_decides() {
+    let site = Site::new(2);
+    let told = ["can be written again"];
+    site.conflict("f.txt", TEXTS, ORDER);
+    let terminal = on_a_terminal(&site, "--edit");
+    terminal.shows(&["<<<<<<< ours (this device)"]);
+    terminal.types(":g/^[<|>=]/d");
+    terminal.keys(&["Enter"]);
+    terminal.types(":g/red/d");
+    terminal.keys(&["Enter"]);
+    terminal.types(":wq");
+    terminal.keys(&["Enter"]);
+    terminal.shows(&told);
+    stands(&site, "f.txt", b"a big cat\na wet cat\n\nstays\n\na big dog\na wet dog\n");
+    drop(terminal);
+
+    site.conflict("f.txt", TEXTS, ORDER);
+    let terminal = on_a_terminal(&site, "");
+    terminal.shows(&["place 1 of 2"]);
+    terminal.keys(&["e", "Enter"]);
+    terminal.shows(&["<<<<<<< ours"]);
+    terminal.types(":%d");
+    terminal.keys(&["Enter"]);
+    terminal.types("idry");
+    terminal.keys(&["Escape"]);
+    terminal.types(":wq");
+    terminal.keys(&["Enter"]);
+    terminal.shows(&["place 2 of 2"]);
+    terminal.keys(&["b", "Enter"]);
+    terminal.shows(&["all is decided"]);
+    terminal.keys(&["y", "Enter"]);
+    terminal.shows(&told);
+    stands(&site, "f.txt", b"a dry cat\n\nstays\n\na red dog\n");
+    drop(terminal);
+
+    site.conflict("f.txt", TEXTS, ORDER);
+    let terminal = on_a_terminal(&site, "--tool vimdiff");
+    terminal.shows(&["f_REMOTE.txt"]);
+    terminal.types(":%d");
+    terminal.keys(&["Enter"]);
+    terminal.types("iin the diff");
+    terminal.keys(&["Escape"]);
+    terminal.types(":wqa");
+    terminal.keys(&["Enter"]);
+    terminal.shows(&told);
+    stands(&site, "f.txt", b"in the diff\n");
 }
 
 /// While a person thinks the others go on: what he decided about an older version is refused and kept, not put over the newer one.
