@@ -85,6 +85,9 @@ fn the_same_words_block_one_file_on_one_device() {
         site.devices[order[1]].is_blocked(&name);
         blocked(&site);
         let [winner, loser] = order.map(|at| &site.devices[at]);
+        let sides = loser.sides(&loser.conflicts()[0]);
+        assert_eq!(sides, [&b"cost: 1000\n"[..], b"cost: 2000\n", b"cost: 1500\n"]);
+        assert!(loser.merged(&loser.conflicts()[0]).contains("\n|||||||"));
         winner.write(&name, b"cost: 1700\n");
         site.rests();
         loser.resolves(&name, &["--theirs"]);
