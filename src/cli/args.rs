@@ -9,6 +9,7 @@ use clap::ArgAction;
 use clap::Args;
 use clap::Parser;
 use clap::Subcommand;
+use clap::ValueEnum;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -172,9 +173,9 @@ pub struct Resolve {
     pub state: Option<PathBuf>,
 }
 
-/// The version that shall stand; exactly one of them.
+/// The version that shall stand, or how it is made; at most one of them. Without one a person is asked.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
-#[group(required = true, multiple = false)]
+#[group(multiple = false)]
 pub struct ResolveWith {
     /// The version of this device
     #[arg(long, alias = "mine")]
@@ -191,6 +192,22 @@ pub struct ResolveWith {
     /// The bytes of this file
     #[arg(long, value_name = "FILE")]
     pub with: Option<PathBuf>,
+    /// What you make of the merged text in $VISUAL, $EDITOR or vi
+    #[arg(long)]
+    pub edit: bool,
+    /// What you make of it in a merge program
+    #[arg(long, value_name = "NAME")]
+    pub tool: Option<MergeTool>,
+}
+
+/// The merge programs that `resolve --tool` knows, by the names git has for them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum MergeTool {
+    Vimdiff,
+    Nvimdiff,
+    Meld,
+    Kdiff3,
+    Vscode,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
@@ -331,6 +348,10 @@ mod tests {
             "resolve f --both",
             "resolve f --base",
             "resolve f --with g",
+            "resolve f --edit",
+            "resolve f --tool vimdiff",
+            "resolve f --tool vscode --state s",
+            "resolve f",
             "confirm d",
             "key show --state s",
             "hub init --data d",
@@ -361,8 +382,9 @@ mod tests {
             "status --hub",
             "status --data d",
             "status d --hub --data e",
-            "resolve f",
             "resolve f --ours --theirs",
+            "resolve f --edit --tool meld",
+            "resolve f --tool ed",
             "resolve --ours",
             "hub serve --data d",
             "admin register nokey --name a --data d",

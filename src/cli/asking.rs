@@ -1,50 +1,39 @@
-//! What other processes ask of a running client: `status`, `conflicts`, `resolve`, `confirm`, `unmount`.
+//! What other processes ask of a running client: `status`, `conflicts`, `confirm`, `unmount`; `resolve` has a room of its own.
 
 use super::args;
 use super::config::Config;
 use super::failure::Code;
 use super::failure::Failure;
-use super::failure::one_line;
 use super::output;
 use super::places;
 use super::places::StateDir;
 use super::places::at;
 use super::render;
 use crate::client;
-use crate::client::Choice;
 use crate::client::Reply;
 use crate::client::Request;
 use crate::client::status::ClientStatus;
-use crate::client::status::OpenConflict;
-use crate::client::status::ShownPath;
 use crate::fs::mount;
-use std::fs::File;
 use std::io;
-use std::io::Read;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
-use std::time::Instant;
 use std::time::SystemTime;
 
 /// How often is looked whether something has changed.
 const LOOK: Duration = Duration::from_millis(50);
-/// How long an answer of the hub may take where one is waited for.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// The largest file that `resolve --with` takes, in bytes.
-const WITH_MAX: u64 = 64 << 20;
 
 /// A client that may be running: by its state, and the directory it is asked about.
-struct Asked {
-    dir: PathBuf,
+pub struct Asked {
+    /// The real path of the directory.
+    pub dir: PathBuf,
     state: PathBuf,
 }
 
 impl Asked {
     /// The client of `dir`, or of the directory above the current one, or of `state`.
-    fn find(dir: Option<&Path>, state: Option<&Path>) -> Result<Self, Failure> {
+    pub fn find(dir: Option<&Path>, state: Option<&Path>) -> Result<Self, Failure> {
         if let Some(state) = state {
             let state = std::fs::canonicalize(state).map_err(at(state))?;
             let dir = match Config::look(&state)? {
@@ -61,7 +50,7 @@ impl Asked {
     }
 
     /// The client of the nearest directory that is synchronized, from `start` upwards.
-    fn above(start: &Path) -> Result<Self, Failure> {
+    pub fn above(start: &Path) -> Result<Self, Failure> {
         for dir in start.ancestors() {
             let state = places::state_in(dir);
             // A dead mount does not let anybody look, and is the place all the same.
@@ -81,7 +70,7 @@ impl Asked {
         ))
     }
 
-    fn request(&self, request: &Request) -> Result<Reply, Failure> {
+    pub fn request(&self, request: &Request) -> Result<Reply, Failure> {
         match client::request(&self.state, request)? {
             Some(Reply::Refused { sentence, hint }) => Err(Failure::new(Code::Refused, sentence, hint)),
             Some(reply) => Ok(reply),
@@ -98,7 +87,7 @@ impl Asked {
         )
     }
 
-    fn status(&self) -> Result<ClientStatus, Failure> {
+    pub fn status(&self) -> Result<ClientStatus, Failure> {
         match self.request(&Request::Status)? {
             Reply::Status(status) => Ok(status),
             _ => Err(strange()),
@@ -155,89 +144,6 @@ pub fn confirm(asked: &args::Confirm) -> Result<Code, Failure> {
     client.request(&Request::Confirm)?;
     output::answer("the deletions go on")?;
     Ok(Code::Done)
-}
-
-/// Runs `resolve`.
-pub fn resolve(asked: &args::Resolve) -> Result<Code, Failure> {
-    let file = real_entry(&asked.file)?;
-    let client = match &asked.state {
-        Some(state) => Asked::find(None, Some(state))?,
-        None => Asked::above(file.parent().unwrap_or(&file))?,
-    };
-    let path = file.strip_prefix(&client.dir).map_err(|_| {
-        Failure::new(
-            Code::Usage,
-            format!("{} is not in {}", file.display(), client.dir.display()),
-            "Give a file of the directory that this state belongs to.",
-        )
-    })?;
-    let (how, stands) = choice(&asked.with)?;
-    let path = path.as_os_str().as_bytes();
-    let blocked = |status: &ClientStatus| is_listed(&status.conflicts, path);
-    if !blocked(&client.status()?) {
-        return Err(Failure::new(
-            Code::Usage,
-            format!("{} is in no conflict", file.display()),
-            format!("`syncfs conflicts {}` lists what is.", places::shell_word(&client.dir)),
-        ));
-    }
-    client.request(&Request::Resolve { path: path.to_vec(), how })?;
-    let until = Instant::now() + PATIENCE;
-    let name = one_line(&file.display().to_string());
-    loop {
-        let status = client.status()?;
-        if !blocked(&status) {
-            output::answer(&format!("{name}: {stands}; it can be written again"))?;
-            return Ok(Code::Done);
-        }
-        if Instant::now() > until {
-            let why = if status.connected { "the hub has not taken it yet" } else { "the hub is not reachable" };
-            return Err(Failure::new(
-                Code::Unreachable,
-                format!("{name} is decided and still blocked: {why}"),
-                "It is finished by itself; `syncfs status` says when.",
-            ));
-        }
-        std::thread::sleep(LOOK);
-    }
-}
-
-/// The real path of an entry; a symbolic link is the entry itself.
-fn real_entry(path: &Path) -> Result<PathBuf, Failure> {
-    let path = std::path::absolute(path).map_err(at(path))?;
-    match (path.parent(), path.file_name()) {
-        (Some(parent), Some(name)) => Ok(std::fs::canonicalize(parent).map_err(at(parent))?.join(name)),
-        _ => Err(Failure::new(Code::Usage, format!("{} is not a file", path.display()), "Give the blocked file.")),
-    }
-}
-
-fn is_listed(conflicts: &[OpenConflict], path: &[u8]) -> bool {
-    let path = ShownPath::new(path);
-    conflicts.iter().any(|conflict| conflict.path == path)
-}
-
-fn choice(with: &args::ResolveWith) -> Result<(Choice, &'static str), Failure> {
-    Ok(match with {
-        args::ResolveWith { with: Some(path), .. } => (Choice::With(read(path)?), "the given version stands"),
-        args::ResolveWith { ours: true, .. } => (Choice::Ours, "the version of this device stands"),
-        args::ResolveWith { theirs: true, .. } => (Choice::Theirs, "the version of the others stands"),
-        args::ResolveWith { base: true, .. } => (Choice::Base, "the version before both edits stands"),
-        args::ResolveWith { .. } => (Choice::Both, "the version of the others stands, yours is beside it"),
-    })
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(at(path))?;
-    file.take(WITH_MAX + 1).read_to_end(&mut bytes).map_err(at(path))?;
-    if bytes.len() as u64 > WITH_MAX {
-        return Err(Failure::new(
-            Code::Usage,
-            format!("{} has more than 64 MiB", path.display()),
-            "Resolve with --ours or --theirs, then copy the file over it.",
-        ));
-    }
-    Ok(bytes)
 }
 
 /// Runs `unmount`.

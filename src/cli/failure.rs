@@ -45,6 +45,13 @@ impl Failure {
     pub fn code(&self) -> Code {
         self.code
     }
+
+    /// The same with one more sentence in its hint.
+    #[must_use]
+    pub fn and_hint(mut self, more: &str) -> Self {
+        self.hint = format!("{} {more}", self.hint);
+        self
+    }
 }
 
 impl fmt::Display for Failure {

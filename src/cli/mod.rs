@@ -15,6 +15,7 @@ mod output;
 pub mod parse;
 mod places;
 pub mod render;
+mod resolve;
 mod running;
 mod setup;
 mod signals;
@@ -64,7 +65,7 @@ fn run(command: &Command, verbose: u8) -> Result<ExitCode, Failure> {
         Command::Status(asked) if asked.hub => admin::hub_status(asked),
         Command::Status(asked) => asking::status(asked),
         Command::Conflicts(asked) => asking::conflicts(asked),
-        Command::Resolve(asked) => asking::resolve(asked),
+        Command::Resolve(asked) => resolve::run(asked),
         Command::Confirm(asked) => asking::confirm(asked),
         Command::Unmount(asked) => asking::unmount(asked),
         Command::Mount(asked) => mount::run(asked, verbose),

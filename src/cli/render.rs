@@ -33,7 +33,7 @@ pub fn client_status(dir: &str, status: &ClientStatus, now: SystemTime) -> Strin
         fact("conflict", format!("{} ({})", one_line(&conflict.path.path), ago(conflict.since, now)));
     }
     if !status.conflicts.is_empty() {
-        fact("", "run `syncfs resolve FILE` with --ours, --theirs, --both, --base or --with".into());
+        fact("", "run `syncfs resolve FILE`; --ours, --theirs, --both, --base, --with and --edit do not ask".into());
     }
     for error in &status.errors {
         fact("problem", note(error, now));
@@ -53,9 +53,14 @@ pub fn conflicts(conflicts: &[OpenConflict], now: SystemTime) -> String {
     let mut out = String::new();
     for conflict in conflicts {
         // Writing into a String cannot fail.
-        let _ = writeln!(out, "{} ({})", one_line(&conflict.path.path), ago(conflict.since, now));
+        let places = conflict.hunks.filter(|hunks| *hunks > 0).map(|hunks| format!(", {}", count(hunks as usize, "place")));
+        let _ = writeln!(out, "{} ({}{})", one_line(&conflict.path.path), ago(conflict.since, now), places.unwrap_or_default());
         for (name, side) in ["base", "ours", "theirs"].iter().zip(&conflict.sides) {
             let _ = writeln!(out, "  {name:<7} {}", one_line(side));
+        }
+        if let (Some(_), Some(theirs)) = (conflict.hunks, conflict.sides.last()) {
+            let dir = theirs.strip_suffix("theirs").unwrap_or(theirs);
+            let _ = writeln!(out, "  merged  {}", one_line(&format!("{dir}merged")));
         }
     }
     out

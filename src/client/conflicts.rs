@@ -10,10 +10,16 @@ use crate::fs::place::Placement;
 use crate::merge::replica::Conflict;
 use crate::merge::replica::Event;
 use crate::merge::replica::Resolution;
+use crate::merge::text::Labels;
+use crate::merge::text::MERGE_LIMIT;
+use crate::merge::text::Merge;
+use crate::merge::text::Texts;
+use crate::merge::text::merge;
 use crate::model::Content;
 use crate::model::Hash;
 use crate::model::NodeId;
 use crate::model::Place;
+use crate::model::codec::encode;
 use std::ffi::OsStr;
 use std::fs::DirBuilder;
 use std::fs::File;
@@ -24,14 +30,20 @@ use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::fs::OpenOptionsExt;
+use std::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::mpsc::Sender;
 
 /// Where the sides are, in the state directory.
 const CONFLICTS: &str = "conflicts";
-/// The three sides in order; what is merged so far is beside them.
+/// The three sides in order.
 pub(super) const SIDES: [&str; 3] = ["base", "ours", "theirs"];
+/// What is merged so far, beside them; texts only.
+pub(super) const MERGED: &str = "merged";
+/// What stands behind the markers in it.
+const LABELS: Labels<'static> = Labels { ours: "ours (this device)", base: "base", theirs: "theirs (hub)" };
 /// How many names beside another one are tried.
 const BESIDE: u32 = 1000;
 
@@ -39,7 +51,14 @@ const BESIDE: u32 = 1000;
 pub(super) struct Shown {
     /// The path of the file when they were written.
     pub path: Vec<u8>,
+    /// How many places of a text need a person; `None` for what is no text.
+    pub hunks: Option<u32>,
     conflict: Conflict,
+}
+
+/// What stands for the three versions of a conflict; another one as soon as one of them is another.
+pub(super) fn version_of(conflict: &Conflict) -> String {
+    Hash::of(&encode(&(&conflict.base, &conflict.ours, &conflict.theirs))).to_string()
 }
 
 fn refused(sentence: impl Into<String>, hint: &str) -> Reply {
@@ -120,19 +139,25 @@ impl Engine {
         DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
         let opened = self.path(node).map(|path| self.hands.root.open_read(&path)).transpose()?.flatten();
         let ours = opened.map(|(file, _)| file);
-        self.write_side(&dir.join("ours"), ours)?;
+        self.write_side(&dir.join("ours"), &conflict.ours, ours)?;
         let theirs = conflict.theirs.blob().map(|hash| self.hands.stage.open_content(&hash)).transpose()?.flatten();
-        self.write_side(&dir.join("theirs"), theirs)?;
-        let base = self.version_bytes(conflict.base.as_ref()).unwrap_or_default();
+        self.write_side(&dir.join("theirs"), &conflict.theirs, theirs)?;
+        let base = match &conflict.base {
+            Some(Content::Symlink { target }) => target.clone(),
+            base => self.version_bytes(base.as_ref()).unwrap_or_default(),
+        };
         write_new(&dir.join("base"), &mut &base[..])?;
-        self.shown.insert(node, Shown { path, conflict });
+        let hunks = if is_file(&conflict) { show_merged(&dir)? } else { None };
+        self.shown.insert(node, Shown { path, hunks, conflict });
         Ok(())
     }
 
-    fn write_side(&self, path: &Path, source: Option<File>) -> io::Result<()> {
-        match source {
-            Some(mut file) => write_new(path, &mut file),
-            None => write_new(path, &mut io::empty()),
+    /// A link is read as its target.
+    fn write_side(&self, path: &Path, content: &Content, source: Option<File>) -> io::Result<()> {
+        match (content, source) {
+            (Content::Symlink { target }, _) => write_new(path, &mut &target[..]),
+            (_, Some(mut file)) => write_new(path, &mut file),
+            (_, None) => write_new(path, &mut io::empty()),
         }
     }
 
@@ -141,7 +166,7 @@ impl Engine {
         let Some(shown) = self.shown.remove(&node) else { return };
         let top = self.conflicts_dir();
         let mut dir = top.join(OsStr::from_bytes(&shown.path));
-        for side in SIDES.into_iter().chain(["merged"]) {
+        for side in SIDES.into_iter().chain([MERGED]) {
             // What is not there is gone.
             let _ = std::fs::remove_file(dir.join(side));
         }
@@ -164,26 +189,35 @@ impl Engine {
                 self.tell(Event::ConfirmRemovals);
                 Reply::Done
             }
-            Request::Resolve { path, how } => self.resolve(&path, how),
+            Request::Resolve { path, how, seen } => self.resolve(&path, how, seen.as_deref()),
         };
         // Who asked may have gone.
         let _ = reply.send(answer);
     }
 
-    fn resolve(&mut self, path: &[u8], how: Choice) -> Reply {
+    fn resolve(&mut self, path: &[u8], how: Choice, seen: Option<&str>) -> Reply {
         let shown = String::from_utf8_lossy(path).into_owned();
         let node = RelPath::from_bytes(path).ok().and_then(|path| self.node_at(&path));
         let found = node.and_then(|node| Some((node, self.replica.conflicts().get(&node)?.clone())));
         let Some((node, conflict)) = found else {
             return refused(format!("\"{shown}\" is not in conflict"), "See the conflicts with `syncfs conflicts`.");
         };
+        // A newer version of the others may be known and not here yet: a decision about the older one would not hold.
+        let is_old = self.replica.head_content(node).is_some_and(|head| *head != conflict.theirs);
+        if is_old || seen.is_some_and(|seen| seen != version_of(&conflict)) {
+            let sentence = format!("\"{shown}\" has changed since it was looked at");
+            return refused(sentence, "Nothing was changed; look at it again and choose.");
+        }
         let done = match how {
             Choice::Ours => Ok(Resolution::Ours),
             Choice::Theirs => Ok(Resolution::Theirs),
-            Choice::With(bytes) => self.stage_choice(&bytes),
-            Choice::Base => match self.version_bytes(conflict.base.as_ref()) {
-                Some(bytes) => self.stage_choice(&bytes),
-                None => Err("the base is not here".into()),
+            Choice::With(bytes) => self.stage_choice(&conflict.ours, bytes),
+            Choice::Base => match conflict.base.clone() {
+                Some(Content::Symlink { target }) => Ok(Resolution::Content(Content::Symlink { target })),
+                base => match self.version_bytes(base.as_ref()) {
+                    Some(bytes) => self.stage_choice(&conflict.ours, bytes),
+                    None => Err("the base is not here".into()),
+                },
             },
             Choice::Both => self.keep_beside(node, &conflict.ours).map(|()| Resolution::Theirs),
         };
@@ -196,15 +230,21 @@ impl Engine {
         }
     }
 
-    fn stage_choice(&self, bytes: &[u8]) -> Result<Resolution, String> {
-        let hash = self.hands.stage_bytes(bytes).map_err(|error| error.to_string())?;
+    /// The chosen bytes as what such a node holds: of a link they are the target.
+    fn stage_choice(&self, ours: &Content, bytes: Vec<u8>) -> Result<Resolution, String> {
+        if let Content::Symlink { .. } = ours {
+            if bytes.is_empty() || bytes.len() > 4095 || bytes.contains(&0) {
+                return Err("a link needs a target of 1 to 4095 bytes".into());
+            }
+            return Ok(Resolution::Content(Content::Symlink { target: bytes }));
+        }
+        let hash = self.hands.stage_bytes(&bytes).map_err(|error| error.to_string())?;
         self.hands.stage.sync(&[hash]).map_err(|error| error.to_string())?;
-        Ok(Resolution::Content(Content::file(bytes)))
+        Ok(Resolution::Content(Content::file(&bytes)))
     }
 
-    /// Keeps ours as a file of its own beside.
+    /// Keeps ours as a file, or a link, of its own beside.
     fn keep_beside(&mut self, node: NodeId, ours: &Content) -> Result<(), String> {
-        let Content::File { hash, len } = *ours else { return Err("only a file can be kept beside another".into()) };
         let local = self.replica.local(node).cloned().ok_or("the file is not here")?;
         let path = self.path(node).ok_or("the file is not here")?;
         let dir = path.parent().ok_or("the file is not here")?;
@@ -215,8 +255,15 @@ impl Engine {
             if self.hands.root.look(&beside).map_err(|error| error.to_string())?.is_some() {
                 continue;
             }
-            self.stage_file(&path, hash, len)?;
-            let placement = Placement::CreateFile { path: beside, hash, attrs: local.attrs, more: false };
+            let attrs = local.attrs;
+            let placement = match ours {
+                Content::File { hash, len } => {
+                    self.stage_file(&path, *hash, *len)?;
+                    Placement::CreateFile { path: beside, hash: *hash, attrs, more: false }
+                }
+                Content::Symlink { target } => Placement::CreateSymlink { path: beside, target: target.clone(), attrs },
+                Content::Dir => return Err("a directory is in no conflict".into()),
+            };
             self.placer.place(&placement).map_err(|error| error.to_string())?;
             self.note_place(&Place { parent: local.place.parent, name });
             return Ok(());
@@ -238,6 +285,30 @@ impl Engine {
         writer.finish().map_err(|error| error.to_string())?;
         self.hands.stage.sync(&[hash]).map_err(|error| error.to_string())
     }
+}
+
+fn is_file(conflict: &Conflict) -> bool {
+    [conflict.base.as_ref(), Some(&conflict.ours), Some(&conflict.theirs)]
+        .into_iter()
+        .flatten()
+        .all(|content| matches!(content, Content::File { len, .. } if *len <= MERGE_LIMIT as u64))
+}
+
+/// Writes what the merge of the sides in `dir` came to, with markers; how many places need a person, if they are texts.
+fn show_merged(dir: &Path) -> io::Result<Option<u32>> {
+    let [base, ours, theirs] = SIDES.map(|side| std::fs::read(dir.join(side)));
+    let (base, ours, theirs) = (base?, ours?, theirs?);
+    let merged = catch_unwind(AssertUnwindSafe(|| match merge(&base, &ours, &theirs) {
+        Merge::Clean(text) => Some((text, 0)),
+        Merge::Conflict(conflict) => {
+            let texts = Texts { base: &base, ours: &ours, theirs: &theirs };
+            Some((conflict.with_markers(texts, LABELS), conflict.hunks.len()))
+        }
+        Merge::NotText(_) => None,
+    }));
+    let Ok(Some((text, hunks))) = merged else { return Ok(None) };
+    write_new(&dir.join(MERGED), &mut &text[..])?;
+    Ok(Some(u32::try_from(hunks).unwrap_or(u32::MAX)))
 }
 
 /// A new file that can only be read.

@@ -49,6 +49,10 @@ pub enum Request {
         #[serde(serialize_with = "to_text", deserialize_with = "from_text")]
         path: Vec<u8>,
         how: Choice,
+        /// The [`OpenConflict::version`](super::status::OpenConflict::version) that the choice is about: refused where it is another
+        /// by now. `None`: whatever it is now.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        seen: Option<String>,
     },
     /// The removals that were held are meant.
     Confirm,

@@ -1,6 +1,7 @@
 //! What people and scripts are told.
 
 use super::conflicts::SIDES;
+use super::conflicts::version_of;
 use super::engine::Engine;
 use super::engine::now;
 use super::status::ClientStatus;
@@ -19,7 +20,7 @@ impl Engine {
     pub fn is_idle(&self) -> bool {
         let is_quiet = self.settle.is_empty() && self.unread.is_empty() && self.fetched.is_empty();
         let is_flushed = self.actions.is_empty() && self.ticket.is_none() && self.outbox.is_empty();
-        let is_written = self.mounted.is_some() && self.hands.gate.is_any_written();
+        let is_written = self.mounted.as_ref().is_some_and(|mounted| mounted.is_any_written());
         self.scanned
             && !self.down
             && is_quiet
@@ -52,7 +53,11 @@ impl Engine {
             let path = self.replica.path_for_people(*node);
             let at = self.shown.get(node).map_or(&path, |shown| &shown.path);
             let sides = SIDES.map(|side| [b".syncfs/conflicts/", &at[..], b"/", side.as_bytes()].concat());
-            OpenConflict::new(&path, conflict.since, [&sides[0], &sides[1], &sides[2]])
+            OpenConflict {
+                hunks: self.shown.get(node).and_then(|shown| shown.hunks),
+                version: Some(version_of(conflict)),
+                ..OpenConflict::new(&path, conflict.since, [&sides[0], &sides[1], &sides[2]])
+            }
         });
         let conflicts = conflicts.collect();
         let notices = report.notices.iter().map(|notice| Note::new(&notice.path, notice.what.clone(), notice.at)).collect();

@@ -8,6 +8,9 @@ use serde::Deserializer;
 use serde::Serialize;
 use serde::Serializer;
 use serde::de;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
 use std::time::Duration;
 use std::time::SystemTime;
 
@@ -71,6 +74,25 @@ fn percent_encode(bytes: &[u8]) -> String {
         .collect()
 }
 
+/// What [`percent_encode`] was given; a `%` without two digits behind it is itself.
+fn percent_decode(text: &str) -> Vec<u8> {
+    let digit = |byte: Option<&u8>| byte.and_then(|byte| char::from(*byte).to_digit(16));
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while let Some(byte) = bytes.get(at) {
+        let code = (digit(bytes.get(at + 1)), digit(bytes.get(at + 2)));
+        if let (b'%', (Some(high), Some(low))) = (byte, code) {
+            out.push((high * 16 + low) as u8);
+            at += 3;
+        } else {
+            out.push(*byte);
+            at += 1;
+        }
+    }
+    out
+}
+
 /// A client's own view.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientStatus {
@@ -125,6 +147,12 @@ pub struct OpenConflict {
     /// The exact bytes of `sides`, percent-encoded, where one of them is not UTF-8.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub sides_bytes: Option<Vec<String>>,
+    /// How many places of a text both sides changed; beside the sides is `merged`, with markers. Absent where it is no text.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub hunks: Option<u32>,
+    /// Stands for the three versions: another one as soon as one of them is another.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub version: Option<String>,
 }
 
 impl OpenConflict {
@@ -136,6 +164,16 @@ impl OpenConflict {
             since: Stamp::from_millis(since),
             sides: sides.iter().map(|side| String::from_utf8_lossy(side).into_owned()).collect(),
             sides_bytes: exact.then(|| sides.iter().map(|side| percent_encode(side)).collect()),
+            hunks: None,
+            version: None,
+        }
+    }
+
+    /// The exact paths of base, ours and theirs.
+    pub fn side_paths(&self) -> Vec<PathBuf> {
+        match &self.sides_bytes {
+            Some(sides) => sides.iter().map(|side| OsString::from_vec(percent_decode(side)).into()).collect(),
+            None => self.sides.iter().map(PathBuf::from).collect(),
         }
     }
 }
@@ -209,6 +247,16 @@ mod tests {
         let status = ClientStatus { notices: vec![Note::new(b"\xfe", "x", 3_000)], ..sample() };
         let text = serde_json::to_string(&status).unwrap();
         assert_eq!(serde_json::from_str::<ClientStatus>(&text).unwrap(), status);
+    }
+
+    /// Whatever a file is called, a script and a person find its sides.
+    #[test]
+    fn the_paths_of_the_sides_are_exact() {
+        for name in [&b"a b%41.txt"[..], b"x\xff%41y", b"\xfe%"] {
+            let conflict = OpenConflict::new(name, 0, [b"b", name, b"t"]);
+            let expected = [OsString::from("b"), OsString::from_vec(name.to_vec()), OsString::from("t")];
+            assert_eq!(conflict.side_paths(), expected.map(PathBuf::from), "{name:?}");
+        }
     }
 
     /// A clock that ran wild makes a strange date, never a panic.

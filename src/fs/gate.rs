@@ -143,9 +143,9 @@ impl Gate {
         self.enter().writers(ino)
     }
 
-    /// Whether anything is open for writing through the mount.
-    pub fn is_any_written(&self) -> bool {
-        !self.enter().0.writers.is_empty()
+    /// What is open for writing through the mount.
+    pub fn written(&self) -> Vec<Ino> {
+        self.enter().0.writers.keys().copied().collect()
     }
 
     /// One more handle is open for writing. A file that is opened must be counted while the gate is held, with

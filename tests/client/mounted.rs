@@ -103,7 +103,7 @@ fn a_conflict_is_shown_and_resolved() {
     let (mine, theirs) = (fs::read(stuck.path("f.bin")).unwrap(), fs::read(other.path("f.bin")).unwrap());
     assert_eq!(sides, [b"\0base".to_vec(), mine.clone(), theirs.clone()]);
     let state = stuck.path(".syncfs");
-    let how = Request::Resolve { path: b"f.bin".to_vec(), how: Choice::Both };
+    let how = Request::Resolve { path: b"f.bin".to_vec(), how: Choice::Both, seen: None };
     assert_eq!(request(&state, &how).unwrap(), Some(Reply::Done));
     wait_equal(&[&a, &b]);
     assert_eq!(fs::read(stuck.path("f.bin")).unwrap(), theirs);

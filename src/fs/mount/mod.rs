@@ -259,6 +259,11 @@ impl Mounted {
         waited.unwrap_or_else(PoisonError::into_inner).0.is_some()
     }
 
+    /// Whether a file is open for writing that is synchronized.
+    pub fn is_any_written(&self) -> bool {
+        self.served.is_any_written()
+    }
+
     /// Makes the kernel ask again: for what was changed beside the mount, or shown differently from now on. Returns at once;
     /// a thread of its own tells the kernel.
     pub fn invalidate(&self, what: Invalidation) {

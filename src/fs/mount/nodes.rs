@@ -4,6 +4,7 @@
 //! use, from the names; a name that no longer leads to its inode is found out by whoever opens it, who answers `ESTALE`, and
 //! the kernel looks up again. The kernel's generation number tells a reused inode number from the file that had it before.
 
+use crate::fs::ignore::never_synced;
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 
@@ -180,6 +181,12 @@ impl Nodes {
         self.known.get(&ino).map_or(&[], |node| &node.names)
     }
 
+    /// Whether what is written to an inode may have to travel: not if it has no name any more, or only names that stay here.
+    pub fn may_travel(&self, ino: u64) -> bool {
+        let stays = |node: &Node| node.gone || !node.names.is_empty() && node.names.iter().all(|at| never_synced(&at.name));
+        !self.known.get(&ino).is_some_and(stays)
+    }
+
     /// The names of the directories that lead from the root to a directory, outermost first.
     pub fn chain(&self, dir: u64) -> Option<Vec<&[u8]>> {
         let mut names = Vec::new();
@@ -244,6 +251,19 @@ mod tests {
         assert_eq!(nodes.names(9), [at(2, "a")]);
         nodes.unpin(9);
         assert!(nodes.names(9).is_empty());
+    }
+
+    /// An editor keeps its swap file open, a program what it has deleted: neither will ever be sent.
+    #[test]
+    fn what_stays_here_does_not_travel() {
+        let mut nodes = Nodes::new(2);
+        for (ino, name) in [(7, ".f.txt.swp"), (8, "f.txt"), (9, "deleted")] {
+            nodes.learned(ino, None, false, at(2, name));
+        }
+        nodes.unnamed(9, &at(2, "deleted"), true);
+        assert_eq!([7, 8, 9, 99].map(|ino| nodes.may_travel(ino)), [false, true, false, true]);
+        nodes.named(7, at(2, "g.txt"));
+        assert!(nodes.may_travel(7));
     }
 
     /// Directories lead to the root by their newest name; a circle of stale names ends.

@@ -141,6 +141,13 @@ impl Served {
         self.nodes.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether a file is open for writing whose content may have to travel.
+    pub fn is_any_written(&self) -> bool {
+        let written = self.gate.written();
+        let nodes = self.nodes();
+        written.iter().any(|ino| nodes.may_travel(ino.ino))
+    }
+
     /// The node id of an inode number underneath.
     pub fn id_of(&self, ino: u64) -> u64 {
         self.nodes().id_of(ino)

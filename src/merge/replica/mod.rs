@@ -332,6 +332,11 @@ impl Replica {
         self.base.get(&node).map(|base| &base.node.content.value)
     }
 
+    /// What the hub has for a node, as far as is known.
+    pub fn head_content(&self, node: NodeId) -> Option<&Content> {
+        self.head.get(node).map(|head| &head.content.value)
+    }
+
     /// The open conflicts.
     pub fn conflicts(&self) -> &BTreeMap<NodeId, Conflict> {
         &self.conflicts
