@@ -196,7 +196,7 @@ fn the_applier_does_not_overtake_a_save_it_did_not_see() {
         wait_for("it is closed", || world.gate.writers(ino) == 0 && world.gate.writers(world.ino("staged")) == 0);
         let placing = world.gate.placing(ino);
         save(&world);
-        wait_for("it is closed", || !world.gate.is_any_written());
+        wait_for("it is closed", || world.gate.written().is_empty());
         world.as_applier(|| {
             let replaced = fs::rename(world.path("staged"), world.path("f"));
             assert_eq!(errno(replaced), libc::EBUSY, "{how}");

@@ -48,6 +48,7 @@ pub use options::MountOptions;
 use crate::fs::gate::Gate;
 use invalidate::Message;
 use served::Served;
+use served::SharedNodes;
 use served::Terms;
 use skin::Skin;
 
@@ -78,14 +79,21 @@ pub enum What {
 }
 
 /// A mount that is served. Dropping it unmounts.
-#[derive(Debug)]
 pub struct Mounted {
     mountpoint: PathBuf,
     device: String,
     /// The inode number underneath of the directory.
     root: u64,
     messages: Sender<Message>,
+    gate: Arc<Gate>,
+    nodes: SharedNodes,
     end: Arc<End>,
+}
+
+impl std::fmt::Debug for Mounted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mounted").field("mountpoint", &self.mountpoint).field("device", &self.device).finish_non_exhaustive()
+    }
 }
 
 /// How the session ended, once it has.
@@ -120,7 +128,7 @@ pub fn mount(
     raise_file_limit();
     let end = Arc::new(End::default());
     let (started, answer) = std::sync::mpsc::channel();
-    let serving = Serving { mountpoint, gate, notes, options: options.clone(), end: Arc::clone(&end) };
+    let serving = Serving { mountpoint, gate: Arc::clone(&gate), notes, options: options.clone(), end: Arc::clone(&end) };
     let number = dir.as_raw_fd();
     std::thread::Builder::new().name("mount".to_owned()).spawn(move || {
         // SAFETY: `dir` lives until this thread has answered, which is after the last use of this.
@@ -129,8 +137,8 @@ pub fn mount(
     })?;
     let answer = answer.recv().map_err(|_| io::Error::other("the thread that serves the mount has ended"));
     drop(dir);
-    let Started { mountpoint, device, root, messages } = answer??;
-    Ok(Mounted { mountpoint, device, root, messages, end })
+    let Started { mountpoint, device, root, messages, nodes } = answer??;
+    Ok(Mounted { mountpoint, device, root, messages, gate, nodes, end })
 }
 
 fn raise_file_limit() {
@@ -149,12 +157,13 @@ struct Serving {
     end: Arc<End>,
 }
 
-/// What it answers. No descriptor either.
+/// What it answers. No descriptor either: those of the node table are closed by who serves.
 struct Started {
     mountpoint: PathBuf,
     device: String,
     root: u64,
     messages: Sender<Message>,
+    nodes: SharedNodes,
 }
 
 impl Serving {
@@ -184,11 +193,12 @@ impl Serving {
         let terms = Terms { ttl: options.ttl, read_only: options.read_only, xattr: options.xattr };
         let served = Arc::new(Served::new(dir, gate, notes, terms)?);
         let root = served.root_ino();
+        let nodes = served.shared_nodes();
         let fuse = attach::attach(&mountpoint, &options)?;
         let started = session(served, fuse, &options).and_then(|(session, messages)| {
             let device = attach::device_at(&mountpoint)?;
             let device = device.ok_or_else(|| io::Error::other("the mount vanished while it was being made"))?;
-            Ok((session, Started { mountpoint: mountpoint.clone(), device, root, messages }))
+            Ok((session, Started { mountpoint: mountpoint.clone(), device, root, messages, nodes }))
         });
         if started.is_err()
             && let Ok(Some(device)) = attach::device_at(&mountpoint)
@@ -261,7 +271,9 @@ impl Mounted {
 
     /// Whether a file is open for writing that is synchronized.
     pub fn is_any_written(&self) -> bool {
-        self.served.is_any_written()
+        let written = self.gate.written();
+        let nodes = self.nodes.read().unwrap_or_else(PoisonError::into_inner);
+        written.iter().any(|ino| nodes.may_travel(ino.ino))
     }
 
     /// Makes the kernel ask again: for what was changed beside the mount, or shown differently from now on. Returns at once;

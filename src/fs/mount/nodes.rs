@@ -162,6 +162,11 @@ impl Nodes {
         }
     }
 
+    /// Forgets everything and closes what it held.
+    pub fn clear(&mut self) {
+        self.known.clear();
+    }
+
     /// Keeps a removed directory for as long as the kernel knows it. Gives back what is not kept: closing a file's last
     /// descriptor may take long, and is not to be done while anything is held.
     pub fn keep_removed(&mut self, ino: u64, removed: OwnedFd) -> Option<OwnedFd> {

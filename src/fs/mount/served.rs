@@ -81,10 +81,20 @@ pub struct Served {
     daemon: u32,
     gate: Arc<Gate>,
     notes: Sender<Note>,
-    nodes: RwLock<Nodes>,
+    nodes: SharedNodes,
     handles: RwLock<Handles>,
     /// See [`Terms`].
     pub terms: Terms,
+}
+
+/// The node table, shared with threads that do not serve. Its descriptors belong to the serving threads' table, so they are closed
+/// there, before the others can let go of it.
+pub type SharedNodes = Arc<RwLock<Nodes>>;
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.nodes_mut().clear();
+    }
 }
 
 impl Served {
@@ -105,7 +115,7 @@ impl Served {
             dir,
             gate,
             notes,
-            nodes: RwLock::new(Nodes::new(root)),
+            nodes: Arc::new(RwLock::new(Nodes::new(root))),
             handles: RwLock::new(Handles::default()),
             terms,
         })
@@ -141,11 +151,9 @@ impl Served {
         self.nodes.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a file is open for writing whose content may have to travel.
-    pub fn is_any_written(&self) -> bool {
-        let written = self.gate.written();
-        let nodes = self.nodes();
-        written.iter().any(|ino| nodes.may_travel(ino.ino))
+    /// The node table, for whoever is not serving; see [`SharedNodes`].
+    pub fn shared_nodes(&self) -> SharedNodes {
+        Arc::clone(&self.nodes)
     }
 
     /// The node id of an inode number underneath.
