@@ -1,7 +1,6 @@
 //! From a save in one mount to its bytes in another one, hub and both mounts on this machine. Prints milliseconds, and beside them the
 //! medians of an fsync and of a durable commit on the same disk at the same time, and how many commits a save takes; judges nothing.
 
-#[allow(dead_code, reason = "the harness is that of the tests")]
 #[path = "../tests/common/mod.rs"]
 mod common;
 

@@ -37,7 +37,7 @@ struct Node {
     pins: u64,
     /// The last link was removed: whoever has this number next is another file.
     gone: bool,
-    /// A directory that was removed while it is in use, as a working directory is.
+    /// What was removed while the kernel knows it, by a descriptor that only names it.
     removed: Option<OwnedFd>,
     /// Change time at the last opening, when pages may have been cached.
     opened: Option<(i64, u32)>,
@@ -111,12 +111,12 @@ impl Nodes {
         node.generation
     }
 
-    /// The kernel drops references.
-    pub fn forget(&mut self, ino: u64, count: u64) {
-        if let Some(node) = self.known.get_mut(&ino) {
-            node.lookups = node.lookups.saturating_sub(count);
-            self.drop_if_unused(ino);
-        }
+    /// The kernel drops references. Gives back what was kept and is not needed any more, to be closed while nothing is held.
+    #[must_use]
+    pub fn forget(&mut self, ino: u64, count: u64) -> Option<OwnedFd> {
+        let node = self.known.get_mut(&ino)?;
+        node.lookups = node.lookups.saturating_sub(count);
+        self.drop_if_unused(ino)
     }
 
     /// A handle is open on the inode.
@@ -126,12 +126,12 @@ impl Nodes {
         }
     }
 
-    /// A handle was closed.
-    pub fn unpin(&mut self, ino: u64) {
-        if let Some(node) = self.known.get_mut(&ino) {
-            node.pins = node.pins.saturating_sub(1);
-            self.drop_if_unused(ino);
-        }
+    /// A handle was closed. Gives back as [`Nodes::forget`] does.
+    #[must_use]
+    pub fn unpin(&mut self, ino: u64) -> Option<OwnedFd> {
+        let node = self.known.get_mut(&ino)?;
+        node.pins = node.pins.saturating_sub(1);
+        self.drop_if_unused(ino)
     }
 
     /// Remembers the change time of a file that is opened. Whether it is the one of the opening before, so that what the
@@ -141,10 +141,11 @@ impl Nodes {
         changed.is_some() && std::mem::replace(&mut node.opened, changed) == changed
     }
 
-    fn drop_if_unused(&mut self, ino: u64) {
+    fn drop_if_unused(&mut self, ino: u64) -> Option<OwnedFd> {
         if self.known.get(&ino).is_some_and(|node| node.lookups == 0 && node.pins == 0) {
-            self.known.remove(&ino);
+            return self.known.remove(&ino)?.removed;
         }
+        None
     }
 
     /// The inode has one name more.
@@ -167,10 +168,11 @@ impl Nodes {
         self.known.clear();
     }
 
-    /// Keeps a removed directory for as long as the kernel knows it. Gives back what is not kept: closing a file's last
-    /// descriptor may take long, and is not to be done while anything is held.
+    /// Keeps what was removed for as long as the kernel knows it: a directory is still in use by whoever is in it, and the number of a
+    /// file must not go to another one while an opening of it may be under way, which would reach that other file. Gives back
+    /// what is not kept: closing a file's last descriptor may take long, and is not to be done while anything is held.
     pub fn keep_removed(&mut self, ino: u64, removed: OwnedFd) -> Option<OwnedFd> {
-        match self.known.get_mut(&ino).filter(|node| node.directory) {
+        match self.known.get_mut(&ino).filter(|node| node.directory || node.gone) {
             Some(node) => node.removed.replace(removed),
             None => Some(removed),
         }
@@ -178,7 +180,7 @@ impl Nodes {
 
     /// A directory that was removed and is still in use.
     pub fn removed(&self, ino: u64) -> Option<&OwnedFd> {
-        self.known.get(&ino)?.removed.as_ref()
+        self.known.get(&ino).filter(|node| node.directory)?.removed.as_ref()
     }
 
     /// The names an inode is known under, newest last.
@@ -252,9 +254,9 @@ mod tests {
         let mut nodes = Nodes::new(2);
         nodes.learned(9, None, false, at(2, "a"));
         nodes.pin(9);
-        nodes.forget(9, 1);
+        assert!(nodes.forget(9, 1).is_none());
         assert_eq!(nodes.names(9), [at(2, "a")]);
-        nodes.unpin(9);
+        assert!(nodes.unpin(9).is_none());
         assert!(nodes.names(9).is_empty());
     }
 

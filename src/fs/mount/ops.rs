@@ -90,7 +90,9 @@ impl Filesystem for Skin {
         let _ = guarded("forget", || {
             let mut nodes = self.served.nodes_mut();
             let ino = nodes.ino_of(ino.0);
-            nodes.forget(ino, count);
+            let kept = nodes.forget(ino, count);
+            drop(nodes);
+            drop(kept);
             Ok(())
         });
     }

@@ -312,7 +312,8 @@ impl Served {
         if writes {
             self.writer_closed(ino);
         }
-        self.nodes_mut().unpin(ino);
+        let kept = self.nodes_mut().unpin(ino);
+        drop(kept);
     }
 
     /// A writer that was counted at the gate is gone.

@@ -89,7 +89,8 @@ impl Skin {
                         let generation = Generation(found.generation);
                         let full = reply.add(found.attr.ino, entry.next, name, &ttl, &found.attr, generation);
                         if full {
-                            served.nodes_mut().forget(stat.stx_ino, 1);
+                            let kept = served.nodes_mut().forget(stat.stx_ino, 1);
+                            drop(kept);
                         }
                         !full
                     }
