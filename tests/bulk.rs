@@ -1,7 +1,6 @@
 //! Much at once, with a real hub, two real mounts and QUIC between them: a tree of a thousand files of every kind, and a large directory
 //! that is renamed.
 
-#[allow(dead_code, reason = "every test uses a part of it")]
 mod common;
 
 use common::World;

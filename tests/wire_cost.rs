@@ -1,6 +1,5 @@
 //! What a small change of a text costs on the wire, measured where the bytes leave and arrive.
 
-#[allow(dead_code, reason = "every test uses a part of it")]
 mod common;
 
 use common::Client;

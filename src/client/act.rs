@@ -43,7 +43,10 @@ impl Engine {
                     self.flush()?;
                 }
             }
-            Action::Propose { batch, groups } => self.say(ToHub::Propose { batch, groups }),
+            Action::Propose { batch, groups } => {
+                tracing::debug!(batch, ?groups, "proposes");
+                self.say(ToHub::Propose { batch, groups })
+            }
             Action::Ack { cursor, held } => self.say(ToHub::Ack { cursor, held }),
             Action::Fetch { node, hash, len, have } => self.fetch(Some(node), hash, len, have),
             Action::Upload { node, hash, len, base } => self.upload(node, hash, len, base),

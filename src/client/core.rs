@@ -91,6 +91,9 @@ impl Known for Stored {
     }
 }
 
+/// How often everything is looked at again because something was renamed meanwhile.
+const SCANS: u32 = 20;
+
 impl Engine {
     /// The complete look at everything. What fails is shown and tried again; nothing is decided before.
     pub fn scan(&mut self) {
@@ -102,11 +105,20 @@ impl Engine {
         }
         let hands = self.hands.clone();
         let outside = self.outside.clone();
-        let mut eye = Eye::new(&hands, &stored, &outside.stop);
-        eye.strict = self.replica.position().is_some();
-        eye.watch = self.watch.as_ref();
         let root = SeenIn::Node(NodeId::ROOT);
-        let looked = eye.below(&hands.root, &RelPath::ROOT, root).and_then(|_| eye.limbo());
+        let mut tries = 0;
+        let (eye, looked) = loop {
+            let moves = hands.gate.moves();
+            let mut eye = Eye::new(&hands, &stored, &outside.stop);
+            eye.strict = self.replica.position().is_some();
+            eye.watch = self.watch.as_ref();
+            let looked = eye.below(&hands.root, &RelPath::ROOT, root).and_then(|_| eye.limbo());
+            tries += 1;
+            // What was renamed meanwhile may have been seen nowhere, which must not read as removed.
+            if hands.gate.moves() == moves || tries >= SCANS {
+                break (eye, looked);
+            }
+        };
         let Eye { sightings, complete, unread, restless, aside, .. } = eye;
         if let Err(error) = looked {
             tracing::warn!(%error, "the directory could not be looked at completely");

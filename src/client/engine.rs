@@ -257,6 +257,7 @@ impl Engine {
 
     /// Tells the replica, and keeps what it wants done.
     pub fn tell(&mut self, event: Event) {
+        tracing::trace!(?event, "tells");
         let actions = self.replica.handle(event, now());
         self.version += 1;
         self.actions.extend(actions);

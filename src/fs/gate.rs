@@ -55,6 +55,8 @@ struct Inodes {
     blocked: HashSet<Ino>,
     writers: HashMap<Ino, Writers>,
     placing: Option<Target>,
+    /// How often a person has given something another name.
+    moves: u64,
 }
 
 /// What the applier is about to replace or remove.
@@ -109,6 +111,12 @@ impl Gate {
     /// Holds the gate, for a decision and the one system call that follows it.
     pub fn enter(&self) -> Entered<'_> {
         Entered(self.inodes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// How often a person has renamed something through the mount: a look at many directories during which that has grown may have
+    /// seen something in two places, or in none.
+    pub fn moves(&self) -> u64 {
+        self.enter().0.moves
     }
 
     /// Blocks an inode whoever writes it; writes through handles opened earlier are refused from now on. Prefer
@@ -206,6 +214,11 @@ impl Gate {
 }
 
 impl Entered<'_> {
+    /// A person renames something, in this moment.
+    pub fn moves(&mut self) {
+        self.0.moves += 1;
+    }
+
     /// Whether a conflict blocks the inode.
     pub fn is_blocked(&self, ino: Ino) -> bool {
         self.0.blocked.contains(&ino)

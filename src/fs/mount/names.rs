@@ -250,6 +250,9 @@ impl Served {
         } else if !flags.contains(RenameFlags::NOREPLACE) {
             entered.may_appear(caller.who)?;
         }
+        if caller.is_user() {
+            entered.moves();
+        }
         // Paths are put together from the table: nobody may look between the rename and its being known.
         let mut victim = None;
         let mut nodes = self.nodes_mut();

@@ -2,6 +2,7 @@
 
 use super::Base;
 use super::ClientWrite;
+use super::Proposed;
 use super::Replica;
 use super::Work;
 use super::events::Action;
@@ -20,6 +21,7 @@ use crate::model::Kind;
 use crate::model::NodeId;
 use crate::model::Place;
 use crate::model::Register;
+use std::collections::BTreeMap;
 
 /// The base, ours and theirs of a merge, and what came out.
 pub(super) type MergeDone = (Option<Content>, Content, Content, MergeOutcome);
@@ -27,7 +29,8 @@ pub(super) type MergeDone = (Option<Content>, Content, Content, MergeOutcome);
 impl Replica {
     pub(super) fn observed(&mut self, sightings: &[Sighting], complete: &[SeenIn], full: bool) {
         let (local, head) = (std::mem::take(&mut self.local), std::mem::take(&mut self.head));
-        let seen = integrate(&local, &head, sightings, complete, &mut || NodeId(self.mint()));
+        let creations = self.proposed_creations();
+        let seen = integrate(&local, &head, &creations, sightings, complete, &mut || NodeId(self.mint()));
         (self.local, self.head) = (local, head);
         for id in &seen.removed {
             self.touch_around(*id);
@@ -53,6 +56,16 @@ impl Replica {
             self.scanned = true;
             self.after_scan();
         }
+    }
+
+    /// What was made here before the last start and may be at the hub by now, by its place: found again it is the same node.
+    fn proposed_creations(&self) -> BTreeMap<Place, (NodeId, Kind)> {
+        let creation = |proposed: &Proposed| {
+            let place = proposed.change.place.clone()??;
+            let kind = proposed.change.content.as_ref()?.kind();
+            (self.base.get(&proposed.node).is_none()).then_some((place, (proposed.node, kind)))
+        };
+        self.proposed.values().filter_map(creation).collect()
     }
 
     fn outdate(&mut self, id: NodeId) {
@@ -122,6 +135,18 @@ impl Replica {
             self.unsave(id);
         }
         settled
+    }
+
+    /// Forgets what was proposed for a node that is settled. Before the hub has told everything its record may still come.
+    fn forget_proposed(&mut self, id: NodeId) {
+        if !self.session.as_ref().is_some_and(|session| session.caught_up) {
+            return;
+        }
+        for op in self.proposed_for.remove(&id).unwrap_or_default() {
+            if self.proposed.remove(&op).is_some() {
+                self.writes.push(ClientWrite::Proposed(op, None));
+            }
+        }
     }
 
     /// The version that the file here holds, if the hub had it after the base: it was put here and the crash came before it was recorded.
@@ -206,6 +231,7 @@ impl Replica {
             self.failures.remove(&id);
             self.places.remove(&id);
             self.passed.remove(&id);
+            self.forget_proposed(id);
             self.clear_conflict(id);
             self.clear_intent(id);
             self.wake_waiters(id);

@@ -74,14 +74,14 @@ impl Replica {
         self.touched.extend(waiters);
     }
 
-    /// The hub has told everything: a proposal that is in no record was not committed.
+    /// The hub has told everything up to now: a proposal that is in no record is made anew. It is still known as ours until its
+    /// node is settled: the old one may have been on its way all the same.
     fn catch_up_done(&mut self) {
         if let Some(session) = &mut self.session {
             session.caught_up = true;
         }
-        for (op, _) in std::mem::take(&mut self.proposed) {
-            self.writes.push(ClientWrite::Proposed(op, None));
-        }
+        let settled: Vec<NodeId> = self.proposed_for.keys().copied().filter(|id| !self.open.contains(id)).collect();
+        self.touched.extend(settled);
         let proposing: Vec<NodeId> = self.work.iter().filter(|(_, work)| **work == Work::Proposing).map(|(id, _)| *id).collect();
         for id in proposing {
             self.work.remove(&id);
@@ -150,6 +150,8 @@ impl Replica {
 
     /// The hub committed a change of ours: what it wrote is base, whatever the directory holds by now.
     fn took(&mut self, id: NodeId, node: &Node, record: &Record) {
+        let local = self.local.get(id);
+        let seen = local.filter(|local| local.content.as_ref() == Some(&node.content.value)).map(|local| local.fingerprint);
         match self.base.get_mut(&id) {
             Some(base) => {
                 if record.change.place.is_some() {
@@ -157,14 +159,14 @@ impl Replica {
                 }
                 if record.change.content.is_some() {
                     base.node.content = node.content.clone();
-                    base.seen = None;
+                    base.seen = seen;
                 }
                 if record.change.attrs.is_some() {
                     base.node.attrs = node.attrs.clone();
                 }
             }
             None if record.change.content.is_some() && record.change.place.is_some() => {
-                self.base.insert(id, Base { node: node.clone(), seen: None });
+                self.base.insert(id, Base { node: node.clone(), seen });
             }
             None => {}
         }

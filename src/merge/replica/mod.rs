@@ -136,6 +136,7 @@ pub struct Replica {
     /// Contents that the hub has had since the base, newest last: who holds one of them has merely not got further.
     passed: BTreeMap<NodeId, Vec<Register<Content>>>,
     proposed: BTreeMap<OpId, Proposed>,
+    proposed_for: BTreeMap<NodeId, BTreeSet<OpId>>,
     intents: BTreeMap<NodeId, Intent>,
     conflicts: BTreeMap<NodeId, Conflict>,
     merged: BTreeMap<NodeId, (Option<Content>, Content, Content, MergeOutcome)>,
@@ -189,12 +190,23 @@ impl Replica {
                 local.set(*id, LocalNode { place, kind: node.kind(), content, attrs, fingerprint });
             }
         }
+        let lost: Vec<NodeId> = local.iter().filter(|(id, _)| local.path(*id).is_none()).map(|(id, _)| id).collect();
+        for id in lost {
+            if let Some(mut node) = local.remove(id) {
+                node.place = Place { parent: NodeId::LIMBO, name: limbo_name(id) };
+                local.set(id, node);
+            }
+        }
         let mut head = HeadTree::default();
         for (id, base) in &state.base {
             head.set(*id, base.node.clone());
         }
         for (id, node) in &state.head {
             head.set(*id, node.clone());
+        }
+        let mut proposed_for: BTreeMap<NodeId, BTreeSet<OpId>> = BTreeMap::new();
+        for (op, proposed) in &state.proposed {
+            proposed_for.entry(proposed.node).or_default().insert(*op);
         }
         let mut replica = Self {
             config,
@@ -204,6 +216,7 @@ impl Replica {
             local,
             head,
             passed: BTreeMap::new(),
+            proposed_for,
             proposed: state.proposed,
             intents: state.intents,
             conflicts: state.conflicts,

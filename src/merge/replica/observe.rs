@@ -54,13 +54,15 @@ pub(super) struct Integrated {
 /// shares nothing else is another file.
 fn is_alike(node: &LocalNode, look: &Look) -> bool {
     node.kind == Kind::Dir
-        || node.content == look.content
+        || (node.content.is_some() && node.content == look.content)
         || (node.attrs.mtime == look.attrs.mtime && node.fingerprint.size == look.fingerprint.size)
 }
 
 struct Work<'a> {
     local: &'a LocalTree,
     head: &'a HeadTree,
+    /// Nodes made here whose creation may or may not have reached the hub.
+    creations: &'a BTreeMap<Place, (NodeId, Kind)>,
     sightings: &'a [Sighting],
     lists: BTreeMap<SeenIn, Vec<usize>>,
     complete: BTreeSet<SeenIn>,
@@ -196,7 +198,10 @@ impl Work<'_> {
     fn is_absent(&self, id: NodeId) -> bool {
         let mut at = id;
         for _ in 0..=self.local.len() {
-            let Some(node) = self.local.get(at) else { return false };
+            let Some(node) = self.local.get(at) else {
+                // In a directory that is not here: nowhere that could be looked at.
+                return at != id && at != NodeId::ROOT && at != NodeId::LIMBO;
+            };
             if self.claimed.contains(&at) {
                 return false;
             }
@@ -227,7 +232,11 @@ impl Work<'_> {
             };
             free && !self.claimed.contains(id) && self.head.get(*id).map(|node| node.kind()) == kind
         });
-        known.unwrap_or_else(mint)
+        let made = self
+            .creations
+            .get(&place)
+            .filter(|(id, made)| Some(*made) == kind && self.local.get(*id).is_none() && !self.claimed.contains(id));
+        known.or(made.map(|(id, _)| *id)).unwrap_or_else(mint)
     }
 }
 
@@ -250,6 +259,7 @@ fn limbo_id(name: &Name) -> Option<NodeId> {
 pub(super) fn integrate(
     local: &LocalTree,
     head: &HeadTree,
+    creations: &BTreeMap<Place, (NodeId, Kind)>,
     sightings: &[Sighting],
     complete: &[SeenIn],
     mint: &mut dyn FnMut() -> NodeId,
@@ -257,6 +267,7 @@ pub(super) fn integrate(
     let mut work = Work {
         local,
         head,
+        creations,
         sightings,
         lists: BTreeMap::new(),
         complete: complete.iter().copied().collect(),
@@ -394,7 +405,7 @@ mod tests {
         let sightings: Vec<Sighting> =
             seen.iter().map(|(dir, text, look)| Sighting { dir: *dir, name: name(text), look: look.clone() }).collect();
         let mut fresh = 100;
-        let out = integrate(&tree, &HeadTree::default(), &sightings, complete, &mut || {
+        let out = integrate(&tree, &HeadTree::default(), &BTreeMap::new(), &sightings, complete, &mut || {
             fresh += 1;
             id(fresh)
         });

@@ -241,6 +241,7 @@ impl Replica {
         for op in sent.iter().flatten() {
             let proposed = Proposed { node: op.node, change: op.change.clone() };
             self.proposed.insert(op.id, proposed.clone());
+            self.proposed_for.entry(op.node).or_default().insert(op.id);
             self.writes.push(ClientWrite::Proposed(op.id, Some(proposed)));
             self.work.insert(op.node, Work::Proposing);
             self.push_ready.remove(&op.node);
