@@ -420,3 +420,24 @@ fn killed_between_rename_and_commit() {
     assert!(world.clients[1].blocked.is_empty(), "a version of the hub was taken for an edit");
     assert_eq!(on_disk(&world).as_deref(), Some(&b"the quick blue fox\n"[..]));
 }
+
+/// The same for a place: a file that was put under its new name and then removed elsewhere is not a file that was renamed here.
+#[test]
+fn killed_between_a_rename_and_its_record() {
+    let mut world = World::with(Dice::new(3), 2);
+    does(&mut world, 0, Does::Create("f", "the quick brown fox\n"));
+    world.rest();
+    does(&mut world, 0, Does::Move("f", "g"));
+    for _ in 0..60_000 {
+        if world.clients[1].disk.at(&path("g")).is_some() {
+            break;
+        }
+        world.progress();
+    }
+    world.client_crashes(1);
+    does(&mut world, 0, Does::Delete("g"));
+    world.rest_of(&[0]);
+    world.rest();
+    assert_eq!(tree(&world, 0), BTreeMap::new(), "back from the dead");
+    assert_eq!(tree(&world, 1), BTreeMap::new());
+}

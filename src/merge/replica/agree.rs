@@ -18,6 +18,7 @@ use super::want::Goal;
 use super::want::Target;
 use crate::model::Content;
 use crate::model::Kind;
+use crate::model::Node;
 use crate::model::NodeId;
 use crate::model::Place;
 use crate::model::Register;
@@ -111,7 +112,8 @@ impl Replica {
         let same_place = !in_limbo && head.place.value.as_ref() == Some(&local.place);
         let same_content = local.content.as_ref() == Some(&head.content.value);
         let before = self.base.get(&id).cloned();
-        let passed = self.passed_content(id, local.content.as_ref());
+        let passed = local.content.as_ref().and_then(|ours| self.passed(id, ours, |node| &node.content));
+        let passed_place = self.passed(id, &Some(local.place.clone()), |node| &node.place);
         let mut base = match (&before, same_place && (same_content || passed.is_some())) {
             (Some(base), _) => base.clone(),
             (None, true) => Base { node: head.clone(), seen: None },
@@ -119,6 +121,8 @@ impl Replica {
         };
         if same_place {
             base.node.place = head.place.clone();
+        } else if let Some(passed) = passed_place {
+            base.node.place = passed;
         }
         if same_content {
             base.node.content = head.content.clone();
@@ -149,11 +153,17 @@ impl Replica {
         }
     }
 
-    /// The version that the file here holds, if the hub had it after the base: it was put here and the crash came before it was recorded.
-    fn passed_content(&self, id: NodeId, ours: Option<&Content>) -> Option<Register<Content>> {
-        let agreed = self.base.get(&id).map_or(0, |base| base.node.content.seq);
-        let passed = self.passed.get(&id)?.iter().rev();
-        passed.into_iter().find(|passed| Some(&passed.value) == ours && passed.seq > agreed).cloned()
+    /// The register of a version that the hub had after the base and that is what is here: it was put here, and the crash came before
+    /// that was recorded.
+    fn passed<T: Clone + PartialEq>(
+        &self,
+        id: NodeId,
+        ours: &T,
+        register: impl Fn(&Node) -> &Register<T>,
+    ) -> Option<Register<T>> {
+        let agreed = self.base.get(&id).map_or(0, |base| register(&base.node).seq);
+        let mut passed = self.passed.get(&id)?.iter().rev().map(register);
+        passed.find(|passed| passed.value == *ours && passed.seq > agreed).cloned()
     }
 
     pub(super) fn forget(&mut self, id: NodeId) {

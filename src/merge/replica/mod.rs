@@ -44,7 +44,6 @@ use crate::model::Node;
 use crate::model::NodeId;
 use crate::model::OpId;
 use crate::model::Place;
-use crate::model::Register;
 use crate::model::Seq;
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -55,7 +54,7 @@ use trees::LocalTree;
 /// How often one event may lead to another look at what it changed.
 const ROUNDS: usize = 1_000;
 
-/// How many passed contents of a node are remembered.
+/// How many passed versions of a node are remembered.
 const PASSED: usize = 64;
 
 /// What a replica is told once.
@@ -133,8 +132,8 @@ pub struct Replica {
     base: BTreeMap<NodeId, Base>,
     local: LocalTree,
     head: HeadTree,
-    /// Contents that the hub has had since the base, newest last: who holds one of them has merely not got further.
-    passed: BTreeMap<NodeId, Vec<Register<Content>>>,
+    /// What the hub has had since the base, newest last: who holds one of these places or contents has merely not got further.
+    passed: BTreeMap<NodeId, Vec<Node>>,
     proposed: BTreeMap<OpId, Proposed>,
     proposed_for: BTreeMap<NodeId, BTreeSet<OpId>>,
     intents: BTreeMap<NodeId, Intent>,
