@@ -134,10 +134,22 @@ impl Person<'_> {
         Ok(dirs)
     }
 
-    /// Where one of the person's files is.
+    /// Where one of the person's files is. Only a look that no error and no renamed directory disturbed says that it is nowhere.
     fn find(&self, name: &str) -> io::Result<PathBuf> {
-        let found = self.dirs()?.into_iter().map(|dir| dir.join(name)).find(|path| fs::symlink_metadata(path).is_ok());
-        found.ok_or_else(|| io::Error::new(ErrorKind::NotFound, format!("{name} is nowhere")))
+        loop {
+            let dirs = self.dirs()?;
+            for dir in &dirs {
+                let path = dir.join(name);
+                match fs::symlink_metadata(&path) {
+                    Ok(_) => return Ok(path),
+                    Err(error) if error.kind() == ErrorKind::NotFound => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            if self.dirs()? == dirs {
+                return Err(io::Error::new(ErrorKind::NotFound, format!("{name} is nowhere")));
+            }
+        }
     }
 
     fn some_dir(&self, n: u64) -> io::Result<PathBuf> {
