@@ -242,6 +242,7 @@ impl Engine {
         let mut queue: Vec<(NodeId, Name)> = spots.iter().cloned().collect();
         let mut told = spots;
         let mut failed: Vec<((NodeId, Name), String)> = Vec::new();
+        let mut elsewhere: Vec<Spot> = Vec::new();
         let mut limbo = false;
         while let Some((parent, name)) = queue.pop() {
             if parent == NodeId::LIMBO {
@@ -257,6 +258,14 @@ impl Engine {
                     continue;
                 }
             };
+            // Looked at once more, after: in a directory that was renamed meanwhile nothing is gone.
+            if let Some(known) = self.replica.local(parent).map(|node| node.fingerprint.ino)
+                && !matches!(hands.root.look(&dir), Ok(Some(look)) if look.fingerprint.ino == known)
+            {
+                elsewhere.push((known, name.as_bytes().to_vec()));
+                told.remove(&(parent, name));
+                continue;
+            }
             let mut known_here = false;
             if let Some(look) = &look {
                 for id in self.replica.by_inode(look.fingerprint.dev, look.fingerprint.ino) {
@@ -288,6 +297,9 @@ impl Engine {
         }
         let Eye { sightings, complete, unread, restless, aside, .. } = eye;
         self.aside.extend(aside);
+        for spot in elsewhere {
+            self.settle.note(spot, false, now());
+        }
         for place in &told {
             self.unread.remove(place);
         }
