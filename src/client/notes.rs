@@ -26,6 +26,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 use std::time::Instant;
 
+/// How often places are looked at again because something was renamed meanwhile.
+const LOOKS: u32 = 20;
+
 /// What settles within this many milliseconds of what has settled is looked at with it: the two ends of a rename are noted apart.
 const TOGETHER: u64 = 15;
 /// How often a directory that is not where it was may be looked for before everything is looked at.
@@ -234,13 +237,51 @@ impl Engine {
     }
 
     /// Looks at places, and at where else the inodes found there were known to be, and tells all of it at once.
-    pub fn observe(&mut self, spots: BTreeSet<(NodeId, Name)>) {
+    pub fn observe(&mut self, mut spots: BTreeSet<(NodeId, Name)>) {
+        for _ in 0..LOOKS {
+            let moves = self.hands.gate.moves();
+            let notes: Vec<_> = self.queue.notes.try_iter().collect();
+            notes.into_iter().for_each(|note| self.noted(note));
+            if spots.iter().any(|(parent, name)| self.has_lost(*parent, name)) {
+                // Where it is now may be told already, and only not have settled.
+                self.take_pending(&mut spots);
+            }
+            if self.observe_unless_moved(&spots, moves) {
+                return;
+            }
+        }
+        for (parent, name) in spots {
+            if let Some(dir) = self.dir_inode(parent) {
+                self.settle.note((dir, name.as_bytes().to_vec()), false, now());
+            }
+        }
+    }
+
+    /// Whether a node that is known at a place is not there.
+    fn has_lost(&self, parent: NodeId, name: &Name) -> bool {
+        let known = self.replica.child(parent, name).is_some();
+        known && self.path(parent).is_some_and(|dir| matches!(self.hands.root.look(&dir.join(name)), Ok(None)))
+    }
+
+    fn take_pending(&mut self, spots: &mut BTreeSet<(NodeId, Name)>) {
+        for spot in self.settle.ready(u64::MAX) {
+            match (self.dir_node(spot.0), Name::new(&spot.1)) {
+                (Some(parent), Ok(name)) => {
+                    spots.insert((parent, name));
+                }
+                _ => self.settle.note(spot, false, now()),
+            }
+        }
+    }
+
+    /// Looks and tells, unless a person renamed something meanwhile: then what is gone here may be there.
+    fn observe_unless_moved(&mut self, spots: &BTreeSet<(NodeId, Name)>, moves: u64) -> bool {
         let hands = self.hands.clone();
         let outside = self.outside.clone();
         let mut eye = Eye::new(&hands, &self.replica, &outside.stop);
         eye.watch = self.watch.as_ref();
         let mut queue: Vec<(NodeId, Name)> = spots.iter().cloned().collect();
-        let mut told = spots;
+        let mut told = spots.clone();
         let mut failed: Vec<((NodeId, Name), String)> = Vec::new();
         let mut elsewhere: Vec<Spot> = Vec::new();
         let mut limbo = false;
@@ -296,6 +337,9 @@ impl Engine {
             tracing::warn!(%error, "the staging directory cannot be looked at");
         }
         let Eye { sightings, complete, unread, restless, aside, .. } = eye;
+        if hands.gate.moves() != moves {
+            return false;
+        }
         self.aside.extend(aside);
         for spot in elsewhere {
             self.settle.note(spot, false, now());
@@ -314,6 +358,7 @@ impl Engine {
             self.unread_due = Some(Instant::now() + RETRY);
         }
         self.keep_unread(unread, restless);
+        true
     }
 
     /// Remembers what has to be looked at again.

@@ -276,12 +276,13 @@ impl Served {
             nodes.named(moved_stat.stx_ino, new.clone());
         }
         drop(nodes);
-        drop(entered);
-        drop(victim);
+        // Told before the gate is left: who finds no further move there finds both ends of this one in the channel.
         if !same {
             self.note(old.dir, &old.name, if exchange { What::Appeared } else { What::Vanished }, caller.who);
             self.note(new.dir, &new.name, What::Appeared, caller.who);
         }
+        drop(entered);
+        drop(victim);
         Ok(())
     }
 
