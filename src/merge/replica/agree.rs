@@ -64,7 +64,7 @@ impl Replica {
         let creation = |proposed: &Proposed| {
             let place = proposed.change.place.clone()??;
             let kind = proposed.change.content.as_ref()?.kind();
-            (self.base.get(&proposed.node).is_none()).then_some((place, (proposed.node, kind)))
+            (!self.base.contains_key(&proposed.node)).then_some((place, (proposed.node, kind)))
         };
         self.proposed.values().filter_map(creation).collect()
     }
