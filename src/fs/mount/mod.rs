@@ -1,7 +1,7 @@
 //! The mount: a directory served over itself, every call answered from the file system underneath.
 //!
 //! [`mount`] takes a descriptor of the directory opened *before* anything is mounted over it. Each operation resolves the
-//! node id to a descriptor of the tree underneath ([`served`]), asks the [`Gate`](crate::fs::gate::Gate) where it changes
+//! node id to a descriptor of the tree underneath (`served`), asks the [`Gate`] where it changes
 //! something, and makes short local system calls only: nothing waits for a network, a hash or another thread, because a
 //! caller inside an operation cannot be killed. What the sync engine must look at goes to it as [`Note`]s; notifications to
 //! the kernel come from a thread of their own.
