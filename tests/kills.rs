@@ -253,10 +253,7 @@ fn number(name: &str) -> Option<u64> {
 #[test]
 fn fifty_kills() {
     let kills = number("KILLS").unwrap_or(50);
-    let seed = number("SEED").unwrap_or_else(|| {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
-        u64::from(now.subsec_nanos())
-    });
+    let seed = number("SEED").unwrap_or(1);
     println!("SEED={seed} KILLS={kills}");
     let mut dice = Dice(seed);
     let mut world = World::cold();

@@ -300,6 +300,12 @@ impl Replica {
             Verdict::Refused(Refusal::Malformed) => {
                 self.fail(id, "the hub cannot accept this change", RETRY_REFUSED, true);
             }
+            // A node that was removed and forgotten here, and is made again under its old identity: the hub still knows it.
+            Verdict::Stale(Some(node)) if self.head.get(id).is_none() => {
+                self.head.set(id, node);
+                self.unsave(id);
+                self.touch_around(id);
+            }
             // The record that says why is on its way, or already here; without it nothing would be different.
             Verdict::Stale(_)
             | Verdict::NameTaken(_)
