@@ -406,7 +406,7 @@ impl Replica {
     }
 
     fn notice(&mut self, id: NodeId, what: String) {
-        let path = self.shown_path(id);
+        let path = self.path_for_people(id);
         let notice = Notice { path, what, at: self.now };
         self.writes.push(ClientWrite::Notice(notice.clone()));
         self.notices.push(notice);

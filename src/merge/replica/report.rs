@@ -74,7 +74,7 @@ impl Replica {
             .failures
             .iter()
             .filter(|(_, failure)| failure.shown)
-            .map(|(id, failure)| Problem { path: self.shown_path(*id), what: failure.what.clone(), at: failure.at })
+            .map(|(id, failure)| Problem { path: self.path_for_people(*id), what: failure.what.clone(), at: failure.at })
             .collect();
         Report {
             idle: self.is_settled() && self.tickets.is_empty() && self.writes.is_empty(),
@@ -124,8 +124,8 @@ impl Replica {
         }))
     }
 
-    /// The path of a node here, or else at the hub, for people.
-    pub(super) fn shown_path(&self, id: NodeId) -> Vec<u8> {
+    /// The path of a node here, or else at the hub, as bytes, for people.
+    pub fn path_for_people(&self, id: NodeId) -> Vec<u8> {
         let mut names: Vec<Vec<u8>> = Vec::new();
         let mut at = id;
         while at != NodeId::ROOT && names.len() < 4096 {
@@ -137,10 +137,5 @@ impl Replica {
         }
         names.reverse();
         names.join(&b'/')
-    }
-
-    /// The path of a node here, or else at the hub, as bytes.
-    pub fn path_for_people(&self, id: NodeId) -> Vec<u8> {
-        self.shown_path(id)
     }
 }
